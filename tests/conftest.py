@@ -1,0 +1,50 @@
+"""Four CPU devices, highest matmul precision, shape-checked signatures, a persistent compilation cache."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jaxtyping.install_import_hook("zsml_jax", "beartype.beartype")
+
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def unchecked_types():
+    """Switches off the test-only signature checks, so that the product's own ValueError is seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def x64():
+    """Enables float64 for one test."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets that lies beside the checkout; tests that ask for it skip where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the shared data folder {SHARED} is not there")
+    return SHARED

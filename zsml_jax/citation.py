@@ -1,0 +1,6 @@
+"""Citations of the methods."""
+
+
+def citation(name: str) -> str:
+    """Returns the BibTeX entry of a method."""
+    raise NotImplementedError(name)

@@ -1,0 +1,6 @@
+"""Zero-shot adaptation: better predictions from a frozen encoder and no labels.
+
+Start with :func:`class_head`, which turns class prompts into a :class:`ClassHead`. Then :mod:`.roboshot` edits its
+class vectors, :mod:`.otter` fits its predictions to a label distribution, and :mod:`.loki` decodes its probabilities
+with a metric over the classes. All three fold into one affine head and one decoding rule.
+"""
