@@ -1,7 +1,8 @@
 """Checkpoints: one fitted pytree with :func:`save` and :func:`restore`, or a run's steps with :class:`Checkpointer`.
 
-Everything that touches Orbax (its v1 interface, whose recursive annotations type checkers misread) is in this file. Beside the arrays, each checkpoint holds a manifest
-of its leaves (:mod:`.manifest`) and the JSON of its config, so that a wrong structure is told before a byte is read.
+Everything that touches Orbax (its v1 interface, whose recursive annotations type checkers misread) is in this file.
+Beside the arrays, each checkpoint holds a manifest of its leaves (:mod:`.manifest`) and the JSON of its config, so that
+a wrong structure is told before a byte is read.
 """
 
 import dataclasses

@@ -1,0 +1,1 @@
+"""Presets of the experiments: ``configs/<experiment>/<preset>.py``, each with a docstring and ``get_config()``."""

@@ -1,0 +1,237 @@
+"""Figures as pure functions: numbers in, a matplotlib figure out; no pyplot, no global state, no display needed."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from zsml_jax.typing import AnyArray
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+#: Colours in the order of use, told apart also by colour-blind readers and in grey.
+PALETTE = ("#9aa3af", "#2f6db3", "#e58a1f", "#2a9d74", "#b8476b", "#7b61a8", "#3fb0c4", "#6b5b4b")
+_INK, _MUTED, _GRID = "#1f2630", "#5b6573", "#e4e7eb"
+_MARK: dict[str, Any] = {"ls": "", "marker": "D", "ms": 5, "mfc": "white", "mec": _INK, "mew": 1.2, "zorder": 4}
+
+#: A number, or a value with its interval ``(value, low, high)``.
+Measured = float | tuple[float, float, float]
+
+
+class Band(NamedTuple):
+    """A curve with the band around it; each has one entry a point."""
+
+    value: Sequence[float] | AnyArray
+    low: Sequence[float] | AnyArray
+    high: Sequence[float] | AnyArray
+
+
+def grouped_bars(
+    values: Mapping[str, Mapping[str, Measured]],
+    *,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    ylabel: str = "accuracy (%)",
+    title: str = "",
+    scale: float = 100.0,
+) -> "matplotlib.figure.Figure":
+    """Draws bars of several methods on several data sets, with the intervals.
+
+    Args:
+      values: of each data set, of each method: a number or ``(value, low, high)``. A method may be missing in a set.
+      published: figures to mark beside the measured ones, in the same units.
+      ylabel: the axis label.
+      title: above the figure.
+      scale: what values are multiplied with; 100 shows fractions in percent.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if there is nothing to draw.
+    """
+    groups = list(values)
+    methods = list(dict.fromkeys(method for group in values.values() for method in group))
+    if not methods:
+        raise ValueError("values must hold at least one data set with one method, got none")
+    width = 0.8 / len(methods)
+    figure, axes = _figure(max(4.8, 1.6 + 0.45 * len(groups) * (len(methods) + 1)), 3.6, title)
+    for m, method in enumerate(methods):
+        at = [i for i, group in enumerate(groups) if method in values[group]]
+        value, low, high = scale * np.array([_interval(values[groups[i]][method]) for i in at]).T
+        x = np.array(at) + (m - (len(methods) - 1) / 2) * width
+        axes.bar(x, value, 0.92 * width, color=_color(m), label=method, zorder=2)
+        spread = np.maximum([value - low, high - value], 0.0)
+        if np.nanmax(spread) > 0:
+            axes.errorbar(x, value, spread, fmt="none", ecolor=_INK, elinewidth=1.0, capsize=2.5, zorder=3)
+        marks = [scale * (published or {}).get(groups[i], {}).get(method, np.nan) for i in at]
+        axes.plot(x, marks, **_MARK)
+        for x_bar, number, *tops in zip(x, value, high, marks, strict=True):
+            axes.annotate(
+                f"{number:.1f}",
+                (x_bar, np.nanmax([number, *tops])),
+                xytext=(0, 4 if np.isnan(tops).all() else 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7.5,
+                color=_MUTED,
+            )
+    if published:
+        axes.plot([], [], label="published", **_MARK)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.55, len(groups) - 0.45)
+    axes.margins(y=0.12)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    return figure
+
+
+def label_histogram(
+    before: Sequence[float] | AnyArray,
+    after: Sequence[float] | AnyArray,
+    target: Sequence[float] | AnyArray,
+    classes: Sequence[str],
+    *,
+    names: tuple[str, str, str] = ("zero-shot", "adapted", "target"),
+    title: str = "",
+) -> "matplotlib.figure.Figure":
+    """Draws how often each class is predicted, before and after an adaptation, beside how often it should be.
+
+    Args:
+      before: counts or shares of each class before; they are drawn as shares.
+      after: the same after.
+      target: the label distribution to reach.
+      classes: the classes' names. More than 16 classes are drawn as steps, in falling order of the target.
+      names: the legend.
+      title: above the figure.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if lengths differ, or a histogram is empty, negative or not finite.
+    """
+    k = len(classes)
+    shares = []
+    for name, counts in (("before", before), ("after", after), ("target", target)):
+        counts = np.asarray(counts, float)
+        if counts.shape != (k,):
+            raise ValueError(f"{name} must hold one number for each of the {k} classes, got shape {counts.shape}")
+        if not np.isfinite(counts).all() or (counts < 0).any() or counts.sum() == 0:
+            raise ValueError(f"{name} must be finite, not negative and not all zero")
+        shares.append(100 * counts / counts.sum())
+    order = np.argsort(-shares[2], kind="stable") if k > 16 else np.arange(k)
+    first, second, wanted = (share[order] for share in shares)
+    x = np.arange(k)
+    if k > 16:
+        figure, axes = _figure(7.0, 3.4, title)
+        axes.stairs(wanted, np.arange(k + 1) - 0.5, fill=True, color="#d2d7de", label=names[2], zorder=1)
+        for share, name, color in ((first, names[0], PALETTE[0]), (second, names[1], PALETTE[1])):
+            axes.stairs(share, np.arange(k + 1) - 0.5, color=color, lw=1.6, label=name, zorder=3)
+        axes.set_xlabel(f"{k} classes, the most frequent one first")
+        axes.set_xlim(-0.5, k - 0.5)
+    else:
+        figure, axes = _figure(max(4.8, 1.4 + 0.75 * k), 3.4, title)
+        for share, name, shift, color in ((first, names[0], -0.2, PALETTE[0]), (second, names[1], 0.2, PALETTE[1])):
+            axes.bar(x + shift, share, 0.37, color=color, label=name, zorder=2)
+        axes.hlines(wanted, x - 0.44, x + 0.44, color=_INK, lw=2.0, label=names[2], zorder=4)
+        long = max(map(len, classes)) * k > 90
+        axes.set_xticks(
+            x, classes, rotation=30 if long else 0, ha="right" if long else "center", rotation_mode="anchor"
+        )
+        axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("share of examples (%)")
+    axes.set_ylim(bottom=0)
+    _legend(figure, axes)
+    return figure
+
+
+def lines(
+    x: Sequence[float] | AnyArray,
+    curves: Mapping[str, Band | Sequence[float] | AnyArray],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log_x: bool = False,
+) -> "matplotlib.figure.Figure":
+    """Draws curves over a common axis, such as ``E[d^2]`` against the number of observed classes.
+
+    Args:
+      x: the points.
+      curves: of each name, the values at ``x``, or a :class:`Band`.
+      xlabel: the label of the horizontal axis.
+      ylabel: the label of the vertical axis.
+      title: above the figure.
+      log_x: a logarithmic horizontal axis.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if a curve has not one value for each point.
+    """
+    x = np.asarray(x, float)
+    figure, axes = _figure(5.6, 3.6, title)
+    for i, (name, curve) in enumerate(curves.items()):
+        parts = [np.asarray(part, float) for part in (curve if isinstance(curve, Band) else (curve,))]
+        if any(part.shape != x.shape for part in parts):
+            raise ValueError(f"curve {name!r} must have one value for each of the {len(x)} points of x")
+        # The palette opens with the grey of a baseline, which suits a bar better than a line among lines.
+        color = _color(i + 1)
+        if len(parts) == 3:
+            axes.fill_between(x, parts[1], parts[2], color=color, alpha=0.16, lw=0, zorder=2)
+        axes.plot(x, parts[0], color=color, lw=2.0, marker="o", ms=4, label=name, zorder=3)
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    return figure
+
+
+def _figure(width: float, height: float, title: str) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_MUTED)
+    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_MUTED, labelcolor=_INK, labelsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.label.set(color=_INK, size=9.5)
+    axes.yaxis.label.set(color=_INK, size=9.5)
+    if title:
+        figure.suptitle(title, x=0.02, ha="left", color=_INK, fontsize=11.5, fontweight="bold")
+    return figure, axes
+
+
+def _legend(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    # Bars before marks: the order of drawing would put what a reader compares with first.
+    order = sorted(range(len(labels)), key=lambda i: labels[i] in ("published", "target"))
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 5),
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
+
+
+def _color(i: int) -> str:
+    return PALETTE[i % len(PALETTE)]
+
+
+def _interval(measured: Measured) -> tuple[float, float, float]:
+    if isinstance(measured, tuple):
+        value, low, high = (float(part) for part in measured)
+        return value, low, high
+    return (float(measured),) * 3
