@@ -1,1 +1,68 @@
-"""evaluate"""
+"""Measures of a classifier, and how sure one may be of them.
+
+Start with :mod:`.metrics` for plain classification, :mod:`.groups` for averages and the worst case over groups,
+:mod:`.calibration` for probabilities, and :func:`bootstrap_interval` for the uncertainty of any of them. Labels come
+first, and all metrics run under ``jit`` and ``vmap``.
+"""
+
+from zsml_jax.evaluate.bootstrap import (
+    Interval,
+    bootstrap_distribution,
+    bootstrap_interval,
+    paired_difference_interval,
+    seed_interval,
+)
+from zsml_jax.evaluate.calibration import (
+    Reliability,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability,
+)
+from zsml_jax.evaluate.groups import (
+    GroupAccuracies,
+    accuracy_gap,
+    group_accuracies,
+    macro_group_average,
+    micro_average,
+    train_weighted_average,
+    worst_group_accuracy,
+)
+from zsml_jax.evaluate.metrics import (
+    accuracy,
+    balanced_accuracy,
+    confusion_matrix,
+    label_histogram,
+    per_class_recall,
+    recall_std,
+    top_k_accuracy,
+    total_variation,
+)
+
+__all__ = [
+    "GroupAccuracies",
+    "Interval",
+    "Reliability",
+    "accuracy",
+    "accuracy_gap",
+    "balanced_accuracy",
+    "bootstrap_distribution",
+    "bootstrap_interval",
+    "brier_score",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "group_accuracies",
+    "label_histogram",
+    "macro_group_average",
+    "micro_average",
+    "negative_log_likelihood",
+    "paired_difference_interval",
+    "per_class_recall",
+    "recall_std",
+    "reliability",
+    "seed_interval",
+    "top_k_accuracy",
+    "total_variation",
+    "train_weighted_average",
+    "worst_group_accuracy",
+]
