@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from zsml_jax.typing import AnyArray
+from zsml_jax.typing import AnyArray, Scalar
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -16,22 +16,24 @@ PALETTE = ("#9aa3af", "#2f6db3", "#e58a1f", "#2a9d74", "#b8476b", "#7b61a8", "#3
 _INK, _MUTED, _GRID = "#1f2630", "#5b6573", "#e4e7eb"
 _MARK: dict[str, Any] = {"ls": "", "marker": "D", "ms": 5, "mfc": "white", "mec": _INK, "mew": 1.2, "zorder": 4}
 
-#: A number, or a value with its interval ``(value, low, high)``.
-Measured = float | tuple[float, float, float]
+#: A number, or a value with its interval ``(value, low, high)``, a tuple or a list.
+Measured = Scalar | Sequence[Scalar]
+#: A row of numbers.
+Numbers = Sequence[Scalar] | AnyArray
 
 
 class Band(NamedTuple):
     """A curve with the band around it; each has one entry a point."""
 
-    value: Sequence[float] | AnyArray
-    low: Sequence[float] | AnyArray
-    high: Sequence[float] | AnyArray
+    value: Numbers
+    low: Numbers
+    high: Numbers
 
 
 def grouped_bars(
     values: Mapping[str, Mapping[str, Measured]],
     *,
-    published: Mapping[str, Mapping[str, float]] | None = None,
+    published: Mapping[str, Mapping[str, Scalar]] | None = None,
     ylabel: str = "accuracy (%)",
     title: str = "",
     scale: float = 100.0,
@@ -65,7 +67,7 @@ def grouped_bars(
         spread = np.maximum([value - low, high - value], 0.0)
         if np.nanmax(spread) > 0:
             axes.errorbar(x, value, spread, fmt="none", ecolor=_INK, elinewidth=1.0, capsize=2.5, zorder=3)
-        marks = [scale * (published or {}).get(groups[i], {}).get(method, np.nan) for i in at]
+        marks = [scale * float((published or {}).get(groups[i], {}).get(method, np.nan)) for i in at]
         axes.plot(x, marks, **_MARK)
         for x_bar, number, *tops in zip(x, value, high, marks, strict=True):
             axes.annotate(
@@ -89,9 +91,9 @@ def grouped_bars(
 
 
 def label_histogram(
-    before: Sequence[float] | AnyArray,
-    after: Sequence[float] | AnyArray,
-    target: Sequence[float] | AnyArray,
+    before: Numbers,
+    after: Numbers,
+    target: Numbers,
     classes: Sequence[str],
     *,
     names: tuple[str, str, str] = ("zero-shot", "adapted", "target"),
@@ -149,8 +151,8 @@ def label_histogram(
 
 
 def lines(
-    x: Sequence[float] | AnyArray,
-    curves: Mapping[str, Band | Sequence[float] | AnyArray],
+    x: Numbers,
+    curves: Mapping[str, Band | Numbers],
     *,
     xlabel: str,
     ylabel: str,
@@ -231,7 +233,7 @@ def _color(i: int) -> str:
 
 
 def _interval(measured: Measured) -> tuple[float, float, float]:
-    if isinstance(measured, tuple):
+    if isinstance(measured, Sequence):
         value, low, high = (float(part) for part in measured)
         return value, low, high
     return (float(measured),) * 3

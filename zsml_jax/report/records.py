@@ -72,37 +72,42 @@ def write_atomic(path: str | os.PathLike, data: str | bytes) -> None:
 
 
 def append_line(path: str | os.PathLike, record: Mapping[str, Any]) -> None:
-    """Appends one JSON line; a torn line left by a killed writer is closed first, so that it spoils only itself."""
+    """Appends one JSON line; what a killed writer left half-written at the end is taken away first."""
     line = dumps(record).encode() + b"\n"
     with open(path, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                line = b"\n" + line
+                file.seek(0)
+                *whole, tail = file.read().split(b"\n")
+                if _parse(tail.decode(errors="replace")) is None:
+                    file.truncate(sum(len(part) + 1 for part in whole))
+                else:
+                    line = b"\n" + line
         file.write(line)
 
 
 def read_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads JSON lines; a line that a killed writer left half-written is skipped.
+    """Reads JSON lines; a last line that a killed writer left half-written is skipped.
 
     Raises:
-      ValueError: if a complete line is not a JSON object, so that a damaged file is not read as a short one. A
-        line is complete when it ends in a closing brace.
+      ValueError: if any other line is not a JSON object.
     """
-    records = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            text = line.strip()
-            try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                if text and text.startswith("{") and text.endswith("}"):
-                    raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-                continue
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {number} must be a JSON object, got {text[:80]!r}")
-            records.append(record)
-    return records
+    *lines, tail = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    records = [_parse(line) for line in lines]
+    if None in records:
+        number = records.index(None)
+        raise ValueError(f"{path}, line {number + 1} must be a JSON object, got {lines[number][:80]!r}")
+    last = _parse(tail)
+    return [record for record in [*records, last] if record is not None]
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _umask() -> int:

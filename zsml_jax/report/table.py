@@ -11,7 +11,7 @@ import rich.text
 
 
 class Estimate(NamedTuple):
-    """A value with its interval. Any tuple ``(value, low, high)`` is shown in the same way."""
+    """A value with its interval. Any tuple or list ``(value, low, high)`` is shown in the same way."""
 
     value: float
     low: float
@@ -120,7 +120,7 @@ class Table:
 def _value(cell: Any) -> float | None:
     if cell is None or isinstance(cell, str | bool):
         return None
-    return float(cell[0] if isinstance(cell, tuple) else cell)
+    return float(cell[0] if isinstance(cell, tuple | list) else cell)
 
 
 def _show(cell: Any, column: Column) -> str:
@@ -131,7 +131,7 @@ def _show(cell: Any, column: Column) -> str:
             return cell
         case bool():
             return "yes" if cell else "no"
-        case tuple() if len(cell) == 3:
+        case tuple() | list() if len(cell) == 3:
             value, low, high = (_show(float(part), column) for part in cell)
             return f"{value} [{low}, {high}]"
     # Counts stay whole; jax and numpy scalars say by their dtype whether they are one.

@@ -1,0 +1,105 @@
+"""Figures are checked by the data their artists hold, and once by rendering them."""
+
+import io
+
+import numpy as np
+import pytest
+
+from zsml_jax.report import plot
+
+CLASSES = ["business", "sport", "tech"]
+
+
+def render(figure) -> bytes:
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_grouped_bars_hold_the_values_their_intervals_and_the_published_figures():
+    values = {"BBC": {"zero-shot": (0.6, 0.55, 0.64), "OTTER": (0.8, 0.78, 0.83)}, "TREC": {"OTTER": 0.5}}
+    figure = plot.grouped_bars(values, published={"BBC": {"OTTER": 0.77}}, title="T")
+    (axes,) = figure.axes
+    heights = sorted(round(bar.get_height(), 6) for bar in axes.patches)
+    assert heights == [50.0, 60.0, 80.0]
+    segments = np.concatenate([np.array(line.get_segments())[:, :, 1] for line in axes.collections])
+    assert [55.0, 64.0] in segments.round(6).tolist()
+    assert [78.0, 83.0] in segments.round(6).tolist()
+    marks = [line.get_ydata() for line in axes.lines if line.get_marker() == "D" and len(line.get_ydata())]
+    assert 77.0 in np.concatenate(marks)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["BBC", "TREC"]
+    assert legend_of(figure) == ["zero-shot", "OTTER", "published"]
+    assert render(figure).startswith(b"\x89PNG")
+
+
+def test_bars_of_one_data_set_stand_in_the_order_of_the_methods():
+    figure = plot.grouped_bars({"a": {"x": 0.1, "y": 0.2, "z": 0.3}})
+    bars = sorted(figure.axes[0].patches, key=lambda bar: bar.get_x())
+    assert [round(bar.get_height()) for bar in bars] == [10, 20, 30]
+
+
+def test_a_histogram_shows_shares_in_percent():
+    figure = plot.label_histogram([1, 1, 2], np.array([0.5, 0.25, 0.25]), [3, 3, 3], CLASSES)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    np.testing.assert_allclose(heights, [25, 25, 50, 50, 25, 25])
+    assert legend_of(figure) == ["zero-shot", "adapted", "target"]
+    assert render(figure)
+
+
+def test_a_histogram_of_many_classes_is_sorted_by_the_target():
+    k = 40
+    target = np.random.default_rng(0).permutation(k) + 1.0
+    figure = plot.label_histogram(np.ones(k), target, target, [str(i) for i in range(k)])
+    wanted, before, after = (patch.get_data().values for patch in figure.axes[0].patches)
+    np.testing.assert_allclose(wanted, np.sort(100 * target / target.sum())[::-1])
+    np.testing.assert_allclose(before, 100 / k)
+    np.testing.assert_allclose(after, wanted)
+    assert render(figure)
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ([1, 2], "before must hold one number for each of the 3 classes, got shape"),
+        ([1, -1, 2], "before must be finite, not negative"),
+        ([1, np.nan, 2], "before must be finite"),
+        ([0, 0, 0], "not all zero"),
+    ],
+)
+def test_a_bad_histogram_is_refused_by_name(before, message):
+    with pytest.raises(ValueError, match=message):
+        plot.label_histogram(before, [1, 1, 1], [1, 1, 1], CLASSES)
+
+
+def test_lines_hold_their_values_and_bands():
+    x = [1, 10, 100]
+    figure = plot.lines(
+        x, {"Loki": plot.Band([3, 2, 1], [2, 1, 0], [4, 3, 2]), "argmax": [5, 4, 3]}, xlabel="a", ylabel="b", log_x=True
+    )
+    (axes,) = figure.axes
+    np.testing.assert_array_equal([line.get_ydata() for line in axes.lines], [[3, 2, 1], [5, 4, 3]])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 0 and band[:, 1].max() == 4
+    assert axes.get_xscale() == "log"
+    assert render(figure)
+    with pytest.raises(ValueError, match="curve 'x' must have one value for each of the 3 points"):
+        plot.lines(x, {"x": [1, 2]}, xlabel="", ylabel="")
+
+
+def test_drawing_leaves_the_global_state_of_matplotlib_alone():
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    before = dict(matplotlib.rcParams)
+    render(plot.grouped_bars({"a": {"x": 0.1}}))
+    assert dict(matplotlib.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_nothing_to_draw_is_refused():
+    with pytest.raises(ValueError, match="at least one data set with one method"):
+        plot.grouped_bars({"a": {}})
