@@ -7,8 +7,9 @@ Shapes and dtypes are always checked. Values are checked only where they are kno
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
-from zsml_jax.typing import AnyArray
+from zsml_jax.typing import AnyArray, Array, Scalar
 
 #: How far from one the sum of a label distribution may be: float32 frequencies of many classes stay well inside.
 SUM_TOLERANCE = 1e-4
@@ -41,6 +42,12 @@ def check_log_probs(log_probs: AnyArray, name: str = "log_probs") -> None:
         if np.isneginf(float(largest[row])):
             raise ValueError(f"{name} must leave each row a possible class; all entries of row {row} are -inf")
         raise ValueError(f"{name} must hold neither NaN nor +inf; row {row} does")
+
+
+def checked_log_probs(log_probs: AnyArray, name: str = "log_probs") -> Array:
+    """Returns the log-probabilities as a JAX array of at least float32, after :func:`check_log_probs`."""
+    check_log_probs(log_probs, name)
+    return jnp.asarray(log_probs, dtype=jnp.promote_types(jnp.result_type(log_probs), jnp.float32))
 
 
 def check_label_distribution(label_distribution: AnyArray, k: int, name: str = "label_distribution") -> None:
@@ -83,6 +90,17 @@ def check_sample_weights(sample_weights: AnyArray, n: int, name: str = "sample_w
         raise ValueError(f"{name} must hold a positive weight, got {n} zeros")
 
 
+def checked_sample_weights(
+    sample_weights: AnyArray | None, n: int, dtype: DTypeLike, name: str = "sample_weights"
+) -> Array:
+    """Returns the weights scaled to sum to one, after :func:`check_sample_weights`; ``None`` means equal weights."""
+    if sample_weights is None:
+        return jnp.full(n, 1 / n, dtype=dtype)
+    check_sample_weights(sample_weights, n, name)
+    weights = jnp.asarray(sample_weights, dtype=dtype)
+    return weights / weights.sum()
+
+
 def check_labels(labels: AnyArray, n: int, k: int, name: str = "labels") -> None:
     """Checks class indices of n examples: integers of shape ``(n,)`` between 0 and k - 1.
 
@@ -105,6 +123,25 @@ def check_labels(labels: AnyArray, n: int, k: int, name: str = "labels") -> None
         raise ValueError(f"{name} must lie between 0 and {k - 1}, got {values[row]} at index {row}")
 
 
+def checked_scalar(value: Scalar, name: str, dtype: DTypeLike, *, positive: bool = False) -> Array:
+    """Returns a hyperparameter, or an array of them, as a JAX array that may be traced.
+
+    Args:
+      value: the hyperparameter.
+      name: what the caller names the argument, for the message.
+      dtype: what to convert it to.
+      positive: whether zero is refused too.
+
+    Raises:
+      ValueError: if it is negative, not finite, or zero where it must be positive.
+    """
+    if not _is_traced(value):
+        values = np.asarray(value, dtype=np.float64)
+        if not np.isfinite(values).all() or (values < 0).any() or (positive and (values == 0).any()):
+            raise ValueError(f"{name} must be {'positive' if positive else 'non-negative'} and finite, got {value}")
+    return jnp.asarray(value, dtype=dtype)
+
+
 def _check_one_axis(array: AnyArray, length: int, name: str, meaning: str) -> None:
     shape = np.shape(array)
     if shape != (length,) or length == 0:
@@ -123,5 +160,5 @@ def _first(mask: AnyArray) -> int | None:
     return int(mask.argmax()) if mask.any() else None
 
 
-def _is_traced(array: AnyArray) -> bool:
+def _is_traced(array: AnyArray | Scalar) -> bool:
     return isinstance(array, jax.core.Tracer)
