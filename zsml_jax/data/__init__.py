@@ -1,6 +1,56 @@
 """Data sets and pretrained weights: named, pinned, cached and split the same way everywhere.
 
-Start with :func:`load` for a labelled set in memory, with :mod:`.pipeline` for batches of a large one, and with
-:mod:`.assets` for the weights and texts that ride inside Python packages. Importing this package is cheap: its modules
-are imported on first use.
+Start with :func:`load` for a labelled set in memory, with :func:`batches` for a stream of training batches, and with
+:mod:`.assets` for the weights and texts that ride inside Python packages. :mod:`.hierarchy` reads class hierarchies,
+:mod:`.label_shift_sampling` moves a set's label distribution on purpose, and :mod:`.cached_embeddings` reads what an
+encoder computed elsewhere. Importing this package is cheap: each of its modules is imported on first use.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zsml_jax.data import assets, cached_embeddings, hierarchy, label_shift_sampling, pipeline, tfds_source
+    from zsml_jax.data.dataset import Dataset
+    from zsml_jax.data.datasets import class_descriptions, dataset_names, load
+    from zsml_jax.data.label_shift_sampling import dirichlet_label_distribution, resample
+    from zsml_jax.data.pipeline import batches
+
+_HOME = {
+    "Dataset": "dataset",
+    "batches": "pipeline",
+    "class_descriptions": "datasets",
+    "dataset_names": "datasets",
+    "dirichlet_label_distribution": "label_shift_sampling",
+    "load": "datasets",
+    "resample": "label_shift_sampling",
+}
+_MODULES = ("assets", "cached_embeddings", "hierarchy", "label_shift_sampling", "pipeline", "tfds_source")
+
+__all__ = [
+    "Dataset",
+    "assets",
+    "batches",
+    "cached_embeddings",
+    "class_descriptions",
+    "dataset_names",
+    "dirichlet_label_distribution",
+    "hierarchy",
+    "label_shift_sampling",
+    "load",
+    "pipeline",
+    "resample",
+    "tfds_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -17,14 +17,14 @@ from zsml_jax.data.nearest_name import nearest
 def load(name: str, *, split: str = "all", data_dir: str | Path | None = None, **options: Any) -> Dataset:
     """Loads a labelled data set into memory.
 
-    | name                           | contents                                         | options                      |
-    |--------------------------------|--------------------------------------------------|------------------------------|
-    | ``bbc_news``                   | 2,225 articles, 5 topics                         | ``split_seed``               |
-    | ``trec_coarse``, ``trec_fine`` | 5,381 questions, 6 or 50 kinds of answer         | ``split_seed``               |
-    | ``trec``                       | the same, by ``labels="coarse"`` or ``"fine"``   | ``labels``, ``split_seed``   |
-    | ``sentiment_domains``          | snippets of four domains, negative or positive   | ``threshold``, ``split_seed`` |
-    | ``digits``                     | 1,797 handwritten digits, 8 x 8                  | ``split_seed``               |
-    | any TFDS name                  | what has been prepared under ``data_dir``        | ``input_key``, ``label_key`` |
+    | name                           | contents                                       | options                       |
+    |--------------------------------|------------------------------------------------|-------------------------------|
+    | ``bbc_news``                   | 2,225 articles, 5 topics                       | ``split_seed``                |
+    | ``trec_coarse``, ``trec_fine`` | 5,381 questions, 6 or 50 kinds of answer       | ``split_seed``                |
+    | ``trec``                       | the same, by ``labels="coarse"`` or ``"fine"`` | ``labels``, ``split_seed``    |
+    | ``sentiment_domains``          | snippets of four domains, negative or positive | ``threshold``, ``split_seed`` |
+    | ``digits``                     | 1,797 handwritten digits, 8 x 8                | ``split_seed``                |
+    | any TFDS name                  | what has been prepared under ``data_dir``      | ``input_key``, ``label_key``  |
 
     The built-in sets ship no splits; :mod:`zsml_jax.data.splits` divides them into train (60 %), validation (20 %) and
     test (20 %) by a seeded hash, stratified, and with equal contents in one split. A TFDS name can carry a config and
@@ -82,7 +82,7 @@ def digits(*, split: str = "all", split_seed: int = 0) -> Dataset:
     """scikit-learn's handwritten digits: 1,797 images of 8 x 8, grey levels from 0 to 16 as float32 (UCI, 1998)."""
     from sklearn.datasets import load_digits
 
-    source = load_digits()
+    source: Any = load_digits()
     everything = Dataset(
         name="digits",
         split="all",
@@ -120,12 +120,12 @@ def _tfds(
     *,
     split: str,
     data_dir: str | Path | None,
-    input_key: str | None = None,
-    label_key: str | None = None,
+    input_key: str = "",
+    label_key: str = "",
 ) -> Dataset:
     """A prepared TFDS set with class labels; by default its own pair of input and label."""
     source = tfds_source.open_source(name, split=split, data_dir=data_dir)
-    features, pair = source.dataset_info.features, source.dataset_info.supervised_keys or (None, None)
+    features, pair = source.dataset_info.features, source.dataset_info.supervised_keys or ("", "")
     input_key, label_key = input_key or pair[0], label_key or pair[1]
     for argument, key in (("input_key", input_key), ("label_key", label_key)):
         if key not in features:

@@ -41,7 +41,7 @@ def open_source(name: str, *, split: str, data_dir: str | Path | None = None) ->
             f"{folder} is written as {written}, which allows no random access; "
             f"`python -m zsml_jax.data.prepare {name}` writes array_record"
         )
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     try:
         return builder.as_data_source(split)
     except ValueError as error:
