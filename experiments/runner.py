@@ -25,7 +25,7 @@ import pkgutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Annotated, Any, Literal, NoReturn
@@ -165,7 +165,7 @@ def _writer(kind: str, folder: RunFolder) -> TensorBoardWriter | WandbWriter:
 
 
 @contextlib.contextmanager
-def _term_as_exit(folder: RunFolder) -> Iterator[None]:
+def _term_as_exit(folder: RunFolder) -> Generator[None, None, None]:
     """Makes SIGTERM unwind the stack, so that files are closed; a Checkpointer takes the signal while it is open."""
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -184,7 +184,7 @@ def _term_as_exit(folder: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _profile(path: Path, wanted: bool) -> Iterator[None]:
+def _profile(path: Path, wanted: bool) -> Generator[None, None, None]:
     with jax.profiler.trace(str(path), create_perfetto_trace=True) if wanted else contextlib.nullcontext():
         yield
 
