@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from zsml_jax.data.asset_archive import SUMS_FILE, UnsafeArchiveError, sha256, unpack
@@ -116,7 +116,7 @@ def _put_in_place(fresh: Path, folder: Path, asset: Asset, work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _work_folder(parent: Path, name: str) -> Iterator[Path]:
+def _work_folder(parent: Path, name: str) -> Generator[Path, None, None]:
     parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))  # beside the target: a rename stays on one disk
     try:
@@ -126,7 +126,7 @@ def _work_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _errors_named(asset: Asset, folder: Path) -> Iterator[None]:
+def _errors_named(asset: Asset, folder: Path) -> Generator[None, None, None]:
     where = f"asset {asset.name!r} could not be put into {folder}"
     advice = "Set ZSML_CACHE to a folder on another disk."
     try:
