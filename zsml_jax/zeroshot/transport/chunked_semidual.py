@@ -1,0 +1,67 @@
+"""The semi-dual of scores that are read in chunks: :mod:`.semidual` driven from the host."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from zsml_jax.typing import Array, Scalar
+from zsml_jax.zeroshot.transport import annealing, row_blocks, semidual
+from zsml_jax.zeroshot.transport.marginals import Marginal
+from zsml_jax.zeroshot.transport.row_chunks import RowChunks
+
+
+def anneal(
+    chunks: RowChunks,
+    marginal: Marginal,
+    epsilon: float,
+    *,
+    tolerance: float,
+    max_iterations: int,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> annealing.AnnealingState:
+    """Maximises the semi-dual over chunks of rows, one of them in memory at a time.
+
+    Args:
+      chunks: the rows, with masses that sum to one.
+      marginal: what is known of the label distribution.
+      epsilon: the temperature of the last level, nats.
+      tolerance: the L1 error of the marginal at which to stop.
+      max_iterations: passes over the rows at most.
+      dtype: the type in which exponentials are taken.
+
+    Returns:
+      The last state.
+    """
+    active = marginal.active
+    scale = mean_margin(chunks, active)
+    zero = jnp.zeros(chunks.k, marginal.center.dtype)
+    state = annealing.start(marginal, jnp.maximum(epsilon, 4 * scale), zero)
+    while not bool(state.done) and int(state.iteration) < max_iterations:
+        sums = evaluate(chunks, state.dual, state.epsilon, active, dtype=dtype)
+        state = _advance(state, sums.mass, marginal, epsilon, tolerance)
+    return state
+
+
+def evaluate(
+    chunks: RowChunks,
+    dual: Float[Array, " k"],
+    epsilon: Scalar,
+    active: Bool[Array, " k"],
+    *,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> semidual.Pass:
+    """Returns :func:`.semidual.evaluate` summed over chunks."""
+    parts = (_evaluate_chunk(rows, weights, dual, epsilon, active, dtype=dtype) for rows, weights in chunks)
+    return functools.reduce(row_blocks.add_trees, parts)
+
+
+def mean_margin(chunks: RowChunks, active: Bool[Array, " k"]) -> float:
+    """Returns :func:`.semidual.mean_margin` over chunks."""
+    return float(sum(_chunk_margin(rows, weights, active) for rows, weights in chunks))
+
+
+_advance = jax.jit(annealing.advance)
+_evaluate_chunk = jax.jit(semidual.evaluate, static_argnames="dtype")
+_chunk_margin = jax.jit(semidual.mean_margin)

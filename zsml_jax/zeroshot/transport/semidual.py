@@ -1,0 +1,211 @@
+r"""The semi-dual of entropic optimal transport onto k classes: a concave problem in k numbers.
+
+With log-probabilities :math:`L_{ij}`, row masses :math:`w_i` and a dual g, the plan of temperature :math:`\epsilon` is
+:math:`\pi_{ij} = w_i \operatorname{softmax}_j((L_{ij} + g_j) / \epsilon)`, and the semi-dual
+
+.. math:: h(g) - \epsilon \sum_i w_i \log \sum_j \exp((L_{ij} + g_j) / \epsilon)
+
+is maximal where the masses :math:`q_j = \sum_i \pi_{ij}` are what the marginal asks for (Cuturi and Peyre, 2016).
+The plan is never stored: one pass over blocks of rows gives q, so that the state of a solver is k floats and a pass
+is a map-reduce. Sinkhorn's fixed-point map on g is accelerated by Anderson mixing, and epsilon is annealed.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from zsml_jax.typing import AnyArray, Array, Scalar
+from zsml_jax.zeroshot.transport import annealing, row_blocks
+from zsml_jax.zeroshot.transport.marginals import Marginal
+
+
+class Pass(NamedTuple):
+    """What one pass over the rows sums up.
+
+    Attributes:
+      mass: the mass that the plan gives each class, ``(k,)``.
+      potential: the mean soft maximum of ``log_probs + dual``, a scalar in nats.
+      cost: the mean transport cost of ``-log_probs`` under the plan, a scalar in nats.
+    """
+
+    mass: Float[Array, " k"]
+    potential: Float[Array, ""]
+    cost: Float[Array, ""]
+
+
+def evaluate(
+    log_probs: Float[AnyArray, "n k"],
+    weights: Float[AnyArray, " n"],
+    dual: Float[AnyArray, " k"],
+    epsilon: Scalar,
+    active: Bool[AnyArray, " k"],
+    *,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> Pass:
+    """Sums the plan's columns over blocks of rows; differentiable, with one block of the plan in memory at a time.
+
+    Args:
+      log_probs: class scores, ``(n, k)``, nats.
+      weights: the mass of each row, ``(n,)``.
+      dual: added to the scores, ``(k,)``, nats.
+      epsilon: the temperature, nats.
+      active: the classes that take part, ``(k,)``.
+      dtype: the type in which exponentials are taken, after the row maximum was subtracted; by default the promoted
+        type of scores and dual.
+
+    Returns:
+      The sums, which add over chunks of rows.
+    """
+    dtype = dtype or jnp.result_type(log_probs, dual)
+    shift = jnp.where(active, dual, -jnp.inf)
+
+    @jax.checkpoint
+    def block_sums(rows: Array, mass: Array) -> Pass:
+        scores = rows + shift
+        top = jnp.max(scores, axis=1, keepdims=True)
+        top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+        exponent = ((scores - top) / epsilon).astype(dtype)
+        terms = jnp.exp(exponent)
+        total = terms.sum(axis=1)
+        share = (mass / total).astype(dtype)
+        columns = jnp.matmul(share, terms, precision=jax.lax.Precision.HIGHEST)
+        costs = jnp.where(terms > 0, -rows, 0.0)
+        cost = jnp.sum(share * jnp.sum(terms * costs, axis=1))
+        potential = jnp.sum(mass * (top[:, 0] + epsilon * jnp.log(total)))
+        return Pass(columns.astype(shift.dtype), potential.astype(shift.dtype), cost.astype(shift.dtype))
+
+    return row_blocks.sum_over_blocks(block_sums, jnp.asarray(log_probs), jnp.asarray(weights))
+
+
+class Solution(NamedTuple):
+    """The maximiser of the semi-dual.
+
+    Attributes:
+      dual: ``(k,)``, nats; zero for classes that may not have mass.
+      error: the error of the marginal, in mass.
+      n_iterations: passes over the rows.
+    """
+
+    dual: Float[Array, " k"]
+    error: Float[Array, ""]
+    n_iterations: Int[Array, ""]
+
+
+def solve(
+    log_probs: Float[Array, "n k"],
+    marginal: Marginal,
+    epsilon: Float[Array, ""],
+    weights: Float[Array, " n"],
+    initial_dual: Float[Array, " k"] | None,
+    *,
+    tolerance: float,
+    max_iterations: int,
+) -> Solution:
+    """Maximises the semi-dual by annealed Anderson-Sinkhorn; jit, vmap, and implicit derivatives in both modes.
+
+    Args:
+      log_probs: class scores, ``(n, k)``, nats.
+      marginal: what is known of the label distribution.
+      epsilon: the temperature, nats, positive.
+      weights: row masses that sum to one, ``(n,)``.
+      initial_dual: where to begin, ``(k,)``; without one the temperature is annealed from the scale of the scores.
+      tolerance: the L1 error of the marginal at which to stop.
+      max_iterations: passes over the rows at most.
+
+    Returns:
+      The solution, whose ``dual`` has derivatives in the first four arguments.
+    """
+    iterate = functools.partial(_iterate, tolerance=tolerance, max_iterations=max_iterations)
+    constant = jax.lax.stop_gradient((log_probs, marginal, epsilon, weights, initial_dual))
+    state = iterate(*constant)
+    dual = _attach_implicit_derivative(state.dual, (log_probs, marginal, epsilon, weights))
+    return Solution(dual, state.error, state.iteration)
+
+
+def mean_margin(
+    log_probs: Float[AnyArray, "n k"], weights: Float[AnyArray, " n"], active: Bool[AnyArray, " k"]
+) -> Float[Array, ""]:
+    """Returns the mean gap of a row's two best scores: the scale, in nats, on which rows change class."""
+    floor = jnp.where(active, 0.0, -jnp.inf)
+
+    def block_sum(rows: Array, mass: Array) -> Array:
+        margins = row_margins(rows, floor)[1]
+        return jnp.sum(mass * jnp.where(jnp.isfinite(margins), margins, 0.0))
+
+    return row_blocks.sum_over_blocks(block_sum, jnp.asarray(log_probs), jnp.asarray(weights))
+
+
+def row_margins(
+    log_probs: Float[Array, "n k"], dual: Float[Array, " k"]
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Returns each row's best class, and by how much it leads the second best, nats."""
+    scores = log_probs + dual
+    best = jnp.argmax(scores, axis=1)
+    rest = jnp.where(jnp.arange(scores.shape[1]) == best[:, None], -jnp.inf, scores)
+    return best, jnp.max(scores, axis=1) - jnp.max(rest, axis=1)
+
+
+@functools.partial(jax.jit, static_argnames=("tolerance", "max_iterations"))
+def _iterate(
+    log_probs: Array,
+    marginal: Marginal,
+    epsilon: Array,
+    weights: Array,
+    initial_dual: Array | None,
+    *,
+    tolerance: float,
+    max_iterations: int,
+) -> annealing.AnnealingState:
+    first = epsilon
+    if initial_dual is None:
+        first = jnp.maximum(epsilon, 4 * mean_margin(log_probs, weights, marginal.active))
+        initial_dual = jnp.zeros_like(marginal.center)
+
+    def step(state: annealing.AnnealingState) -> annealing.AnnealingState:
+        sums = evaluate(log_probs, weights, state.dual, state.epsilon, marginal.active)
+        return annealing.advance(state, sums.mass, marginal, epsilon, tolerance)
+
+    def unfinished(state: annealing.AnnealingState) -> Array:
+        return ~state.done & (state.iteration < max_iterations)
+
+    return jax.lax.while_loop(unfinished, step, annealing.start(marginal, first, initial_dual))
+
+
+@jax.custom_jvp
+def _attach_implicit_derivative(dual: Array, problem: tuple[Array, Marginal, Array, Array]) -> Array:
+    """Returns ``dual``, with the derivative that the implicit function theorem gives it at a root of the residual."""
+    del problem
+    return dual
+
+
+@_attach_implicit_derivative.defjvp
+def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    dual, problem = primals
+    _, problem_tangent = tangents
+
+    def residual(problem: tuple) -> Array:
+        log_probs, marginal, epsilon, weights = problem
+        mass = evaluate(log_probs, weights, dual, epsilon, marginal.active).mass
+        return marginal.residual(dual, mass)
+
+    log_probs, marginal, epsilon, weights = problem
+    hessian = _hessian(log_probs, weights, dual, epsilon, marginal.active)
+    jacobian = marginal.residual_jacobian(hessian, dual)
+    _, change = jax.jvp(residual, (problem,), (problem_tangent,))
+    return dual, -jnp.linalg.solve(jacobian, change)
+
+
+def _hessian(log_probs: Array, weights: Array, dual: Array, epsilon: Array, active: Array) -> Float[Array, "k k"]:
+    """Returns the derivative of the class masses in the dual, ``(diag(q) - sum_i w_i p_i p_i^T) / epsilon``."""
+    shift = jnp.where(active, dual, -jnp.inf)
+
+    def block_sum(rows: Array, mass: Array) -> Array:
+        plan = jax.nn.softmax((rows + shift) / epsilon, axis=1)
+        weighted = plan * mass[:, None]
+        outer = jnp.matmul(weighted.T, plan, precision=jax.lax.Precision.HIGHEST)
+        return (jnp.diag(weighted.sum(axis=0)) - outer) / epsilon
+
+    return row_blocks.sum_over_blocks(block_sum, log_probs, weights)
