@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -68,7 +67,7 @@ class Dataset:
             raise ValueError(f"{self!r} is empty and has no label distribution")
         return np.bincount(self.labels, minlength=len(self.class_names)) / len(self)
 
-    def subset(self, indices: Int[AnyArray, " m"] | Sequence[int]) -> Self:
+    def subset(self, indices: Int[AnyArray, " m"] | Sequence[int]) -> "Dataset":
         """Returns the examples at ``indices``, in that order, with classes and groups unchanged.
 
         Args:

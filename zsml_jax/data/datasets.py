@@ -129,7 +129,7 @@ def _tfds(
     input_key, label_key = input_key or pair[0], label_key or pair[1]
     for argument, key in (("input_key", input_key), ("label_key", label_key)):
         if key not in features:
-            raise ValueError(f"{argument} of {name!r} must be one of {', '.join(features)}, got {key!r}")
+            raise ValueError(f"{argument} of {name!r} must be one of {', '.join(sorted(features))}, got {key!r}")
     if not hasattr(features[label_key], "names"):
         raise ValueError(f"label_key of {name!r} must name a class label, but {label_key!r} is {features[label_key]}")
     inputs, labels = [], []

@@ -6,7 +6,7 @@ workers: all processes together see the same batches.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from zsml_jax.data.dataset import Dataset
 
@@ -46,7 +46,7 @@ class Batches(Iterator[Any]):
         self._next_batch = 0
         self._iterator: Any = None
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> "Batches":
         return self
 
     def __next__(self) -> Any:

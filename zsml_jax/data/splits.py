@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Int
 
-#: Shares of the examples; they follow the one order that the hashes give.
+#: Shares of the examples of each stratum, in the order of their hashes.
 FRACTIONS: Mapping[str, Fraction] = {
     "train": Fraction(6, 10),
     "validation": Fraction(2, 10),
@@ -33,10 +33,9 @@ def assign(
       seed: another seed, another division.
 
     Returns:
-      Split names to indices. Each split is in the order of the hashes, so that a slice of it is a fair sample.
+      Split names to indices. Each split is shuffled by a second hash, so that a slice of it is a fair sample.
     """
-    ranks = np.asarray([hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in keys])
-    order = np.argsort(ranks, kind="stable")
+    order = _order(keys, f"{seed} divide")
     members: dict[int, list[int]] = {}
     together = _connected(units, len(keys))
     for i in order:
@@ -50,7 +49,8 @@ def assign(
         for unit in stratum:
             split_of[unit] = _split_at(Fraction(done, size))
             done += len(unit)
-    return {"all": order} | {split: order[split_of[order] == split] for split in FRACTIONS}
+    shuffled = _order(keys, f"{seed} shuffle")
+    return {"all": shuffled} | {split: shuffled[split_of[shuffled] == split] for split in FRACTIONS}
 
 
 def select(expression: str, splits: Mapping[str, np.ndarray], name: str) -> Int[np.ndarray, " m"]:
@@ -65,6 +65,10 @@ def select(expression: str, splits: Mapping[str, np.ndarray], name: str) -> Int[
       ValueError: if the string cannot be read, or names a split that the set does not have.
     """
     return np.concatenate([_part(part.strip(), splits, name) for part in expression.split("+")])
+
+
+def _order(keys: Sequence[str], salt: str) -> np.ndarray:
+    return np.argsort([hashlib.sha256(f"{salt}:{key}".encode()).hexdigest() for key in keys], kind="stable")
 
 
 def _part(part: str, splits: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -97,7 +97,7 @@ def sentiment_domains(*, threshold: float = 0.5, split: str = "all", split_seed:
         )
         for line in source.read_text(encoding="utf-8").splitlines()[1:]:
             identity, score, text = line.split("\t")
-            texts.append(text)
+            texts.append(text.strip())
             scores.append(float(score))
             domains.append(number)
             ids.append(f"{domain}/{identity}")
