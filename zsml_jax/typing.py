@@ -24,7 +24,7 @@ Array: TypeAlias = jax.Array
 #: What public functions accept wherever they compute: a JAX or a numpy array.
 AnyArray: TypeAlias = jax.Array | np.ndarray
 #: A traced hyperparameter: a Python number or a rank-0 array.
-Scalar: TypeAlias = float | int | jax.Array | np.ndarray | np.generic
+Scalar: TypeAlias = float | int | jax.Array | np.ndarray | np.number
 Key: TypeAlias = PRNGKeyArray
 #: A nested dict of arrays, as ``flax.linen.Module.init`` returns it under ``"params"``.
 Params: TypeAlias = Mapping[str, Any]
