@@ -30,6 +30,7 @@ from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.head import ClassHead
 from zsml_jax.zeroshot.subspace import (
     at_least_float32,
+    changed_within,
     check_insights,
     check_vectors,
     orthonormal_basis,
@@ -58,8 +59,7 @@ class AdaptationOutput:
     def edit_embeddings(self, x: Float[AnyArray, "*n d"], *, renormalize: bool = True) -> Float[Array, "*n d"]:
         """Returns the adapted embeddings, divided by their length unless told otherwise."""
         check_vectors(x, "x", self.basis.shape[-1])
-        x = at_least_float32(x)
-        x = x + (x @ self.basis.T) @ self._change.T @ self.basis
+        x = changed_within(x, self.basis, self._change.T)
         return unit_rows(x) if renormalize else x
 
     def edit_head(self, head: ClassHead) -> ClassHead:
@@ -68,8 +68,7 @@ class AdaptationOutput:
         It gives unadapted embeddings the logits that ``head`` gives those adapted with ``renormalize=False``.
         """
         check_vectors(head.vectors, "head.vectors", self.basis.shape[-1])
-        vectors = at_least_float32(head.vectors)
-        return dataclasses.replace(head, vectors=vectors + (vectors @ self.basis.T) @ self._change @ self.basis)
+        return dataclasses.replace(head, vectors=changed_within(head.vectors, self.basis, self._change))
 
     @property
     def _change(self) -> Array:

@@ -25,12 +25,11 @@ from jaxtyping import Float
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.head import ClassHead
 from zsml_jax.zeroshot.subspace import (
-    at_least_float32,
+    changed_within,
     check_insights,
     check_vectors,
     dimension,
     orthonormal_basis,
-    remove,
     unit_rows,
 )
 
@@ -185,14 +184,19 @@ def _fit(
 
 @jax.jit(static_argnames="renormalize")
 def _edited(edit: InsightEdit, x: Array, renormalize: bool) -> Array:
-    x = _boosted(edit, remove(at_least_float32(x), edit.harmful))
+    x = changed_within(x, *_basis_and_mixing(edit))
     return unit_rows(x) if renormalize else x
 
 
 @jax.jit
 def _folded(edit: InsightEdit, vectors: Array) -> Array:
-    return remove(_boosted(edit, at_least_float32(vectors)), edit.harmful)
+    basis, mixing = _basis_and_mixing(edit)
+    return changed_within(vectors, basis, mixing.T)
 
 
-def _boosted(edit: InsightEdit, x: Array) -> Array:
-    return x + edit.boost * (x @ edit.helpful.T) @ edit.helpful
+def _basis_and_mixing(edit: InsightEdit) -> tuple[Array, Array]:
+    """The edit as one map of few coordinates, which passes over the embeddings half as often as two projections."""
+    v, u = jnp.asarray(edit.harmful), jnp.asarray(edit.helpful)
+    removed, boosted = -jnp.eye(len(v), dtype=v.dtype), edit.boost * jnp.eye(len(u), dtype=u.dtype)
+    mixing = jnp.block([[removed, -edit.boost * v @ u.T], [jnp.zeros((len(u), len(v)), v.dtype), boosted]])
+    return jnp.concatenate([v, u]), mixing

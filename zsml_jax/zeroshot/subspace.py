@@ -60,6 +60,17 @@ def remove(x: Float[AnyArray, "*n d"], basis: Float[AnyArray, "q d"]) -> Float[A
     return x - (x @ basis.T) @ basis
 
 
+def changed_within(
+    x: Float[AnyArray, "*n d"], basis: Float[AnyArray, "q d"], mixing: Float[AnyArray, "q q"]
+) -> Float[Array, "*n d"]:
+    r"""Returns :math:`x (I + B^\top C B)` by rows, for a basis B and a mixing C of coordinates, in at least float32.
+
+    The transposed map has the mixing :math:`C^\top`: what edits embeddings by C edits class vectors by its transpose.
+    """
+    x = at_least_float32(x)
+    return x + (x @ basis.T @ mixing) @ basis
+
+
 def unit_rows(x: Float[AnyArray, "*n d"]) -> Float[Array, "*n d"]:
     """Returns each row divided by its length; a row of zeros stays zero, with derivative zero."""
     x = jnp.asarray(x)
@@ -116,5 +127,7 @@ def check_vectors(x: AnyArray, name: str, d: int) -> None:
         raise ValueError(f"{name} must have the dimension {d} of the insights last, got shape {np.shape(x)}")
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise ValueError(f"{name} must hold floats, got dtype {jnp.result_type(x)}")
-    if not isinstance(x, jax.core.Tracer) and not np.isfinite(np.asarray(x)).all():
+    # Embeddings that lie on an accelerator are checked there.
+    library = jnp if isinstance(x, jax.Array) else np
+    if not isinstance(x, jax.core.Tracer) and not library.isfinite(x).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
