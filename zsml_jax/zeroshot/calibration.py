@@ -174,9 +174,7 @@ def _check_possible(log_probs: Array, labels: Array) -> None:
     impossible = np.isneginf(np.asarray(jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]))
     if impossible.any():
         row = int(impossible.argmax())
-        raise ValueError(
-            f"log_probs must leave the label of each row possible; row {row}, label {labels[row]}, is -inf"
-        )
+        raise ValueError(f"log_probs must leave each row's label possible; row {row}, label {labels[row]}, is -inf")
 
 
 @jax.jit(static_argnames=("shared_scale", "with_bias"))

@@ -35,8 +35,10 @@ def check_log_probs(log_probs: AnyArray, name: str = "log_probs") -> None:
         raise ValueError(f"{name} must hold floats, got dtype {jnp.result_type(log_probs)}")
     if _is_traced(log_probs):
         return
-    # The largest entry of a row is finite exactly when the row is sound, as a maximum passes NaN on.
-    largest = log_probs.max(axis=1)
+    # The largest entry of a row is finite exactly when the row is sound, as a maximum passes NaN on. It is taken where
+    # the array lies, and at once even while something else is traced.
+    with jax.ensure_compile_time_eval():
+        largest = np.asarray(log_probs.max(axis=1), dtype=np.float32)
     row = _first(~(largest > -np.inf) | (largest == np.inf))
     if row is not None:
         if np.isneginf(float(largest[row])):
@@ -155,8 +157,7 @@ def _check_non_negative(values: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must not be negative, got {values[index]:.6g} at index {index}")
 
 
-def _first(mask: AnyArray) -> int | None:
-    mask = np.asarray(mask)
+def _first(mask: np.ndarray) -> int | None:
     return int(mask.argmax()) if mask.any() else None
 
 

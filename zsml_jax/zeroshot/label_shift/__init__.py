@@ -13,13 +13,13 @@ The estimators of a labelled source and an unlabelled target, each with its own 
 ``log(one_hot(predictions))``: an entry of -inf is a probability of zero.
 """
 
-from zsml_jax.zeroshot.label_shift.bbse import BbseOutput, bbse
-from zsml_jax.zeroshot.label_shift.bootstrap import BootstrapOutput, bootstrap
+from zsml_jax.zeroshot.label_shift.black_box import BbseOutput, bbse
 from zsml_jax.zeroshot.label_shift.counting import CountOutput, few_shot, histogram
-from zsml_jax.zeroshot.label_shift.mlls import MllsOutput, mlls
+from zsml_jax.zeroshot.label_shift.intervals import BootstrapOutput, bootstrap
+from zsml_jax.zeroshot.label_shift.likelihood import MllsOutput, mlls
 from zsml_jax.zeroshot.label_shift.moments import ShiftMoments, shift_moments
+from zsml_jax.zeroshot.label_shift.regularized import RllsOutput, default_penalty, rlls
 from zsml_jax.zeroshot.label_shift.reweighting import reweight
-from zsml_jax.zeroshot.label_shift.rlls import RllsOutput, rlls
 
 __all__ = [
     "BbseOutput",
@@ -30,6 +30,7 @@ __all__ = [
     "ShiftMoments",
     "bbse",
     "bootstrap",
+    "default_penalty",
     "few_shot",
     "histogram",
     "mlls",

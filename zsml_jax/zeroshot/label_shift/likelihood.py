@@ -80,7 +80,8 @@ def mlls(
       max_iterations: the largest number of EM steps.
 
     Returns:
-      The estimate. A class that the source distribution lacks stays at probability zero.
+      The estimate. A class of probability zero in the source distribution stays there. With a predicted prior, a class
+      without labelled examples is still estimated, from its scores alone.
 
     Raises:
       ValueError: if shapes disagree, a label is out of range or needed and not given, scores or weights are not sound,

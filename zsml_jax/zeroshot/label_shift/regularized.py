@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot.label_shift.bbse import normalised_estimate
+from zsml_jax.zeroshot.label_shift.black_box import normalised_estimate
 from zsml_jax.zeroshot.label_shift.moments import ShiftMoments, shift_moments
 from zsml_jax.zeroshot.newton import minimize
 from zsml_jax.zeroshot.validation import checked_scalar
