@@ -169,7 +169,10 @@ def test_the_default_data_dir_is_that_of_tfds(tiny_tfds, monkeypatch):
             r"The built-in data sets are: bbc_news, trec, .*: tiny_digits; `python -m zsml_jax.data.prep",
         ),
         ({"name": "tiny_digits", "split": "validation"}, r"has no split 'validation'; it has train \(8\), test \(4\)"),
-        ({"name": "tiny_digits", "label_key": "lable"}, "label_key of 'tiny_digits' must be one of image, label, got 'lable'"),
+        (
+            {"name": "tiny_digits", "label_key": "lable"},
+            "label_key of 'tiny_digits' must be one of image, label, got",
+        ),
         ({"name": "tiny_digits", "label_key": "image"}, "must name a class label, but 'image' is Image"),
         ({"name": "tiny_digits", "threshold": 1.0}, "no option 'threshold'. The options are: input_key, label_key"),
         ({"name": "digits"}, "data_dir is for TFDS sets"),

@@ -63,7 +63,7 @@ def load(folder: str | Path, *, memory_map: bool = False) -> CachedEmbeddings:
     n, d, k = *embeddings.shape, len(prompts)
     _require(len(labels) == n, folder, f"labels.npy has {len(labels)} entries and embeddings.npy {n} rows")
     if n:
-        low, high = labels.min(), labels.max()
+        low, high = int(labels.min()), int(labels.max())
         _require(low >= 0 and high < k, folder, f"labels.npy holds {low}..{high}, but classes.json names {k} classes")
     _require_finite(embeddings, folder / "embeddings.npy")
     class_embeddings = groups = None

@@ -76,12 +76,11 @@ def resample(
     counts = _largest_remainders(nu, size, available)
     if not counts.sum():
         raise ValueError("label_distribution leaves no example: a rare class has too large a share")
-    order = np.asarray(jax.random.permutation(key, len(y)))
-    by_class = order[np.argsort(y[order], kind="stable")]
-    rank_in_class = np.arange(len(y)) - np.repeat(np.cumsum(available) - available, available)
-    chosen = np.zeros(len(y), bool)
-    chosen[by_class[rank_in_class < np.repeat(counts, available)]] = True
-    return order[chosen[order]]
+    # On the host: the sizes differ from call to call, and a compiled permutation is one program for each size.
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    by_class = np.split(np.argsort(y, kind="stable"), np.cumsum(available)[:-1])
+    chosen = [rng.choice(members, count, replace=False) for members, count in zip(by_class, counts, strict=True)]
+    return rng.permutation(np.concatenate(chosen))
 
 
 def _largest_remainders(nu: np.ndarray, size: int, available: np.ndarray) -> np.ndarray:
