@@ -1,1 +1,13 @@
-"""models"""
+"""Pretrained models in Flax Linen: weights and tokenizers in, hidden states and sentence embeddings out.
+
+Start with :func:`load`, which reads a folder in the hub's layout or a pinned asset into a :class:`Pretrained`, and
+with :func:`text_encoder`, which makes a sentence encoder of it. A model is plain functions of a parameter dict:
+``pretrained.apply(params, tokens, attention_mask)`` goes through ``jit``, ``vmap`` and ``grad``.
+"""
+
+from zsml_jax.models.embed import encode, text_encoder
+from zsml_jax.models.pretrained import Pretrained, load
+from zsml_jax.models.sentence import SentenceConfig
+from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = ["Pretrained", "SentenceConfig", "Tokenizer", "encode", "load", "load_tokenizer", "text_encoder"]

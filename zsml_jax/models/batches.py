@@ -1,0 +1,74 @@
+"""Batches of ragged sequences in a handful of shapes, so that a corpus compiles a handful of programs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """One batch of a plan.
+
+    Attributes:
+      rows: indices of its sequences, at most ``size``; the remaining rows are padding.
+      size: rows of the batch.
+      length: columns of the batch.
+    """
+
+    rows: np.ndarray
+    size: int
+    length: int
+
+
+def plan_batches(lengths: Sequence[int], *, max_length: int, batch_size: int, multiple_of: int = 1) -> list[Batch]:
+    """Sorts sequences by length and cuts them into batches of about the same number of tokens.
+
+    Lengths are rounded up to 16, 24, 32, 48, 64, 96, ... (two a doubling), so that at most a third of a row is
+    padding from 16 tokens on, and 512 tokens need 11 lengths. Batches are filled from the longest sequence down; only
+    the last one can be partly filled, and has the smallest power of two that holds it.
+
+    Args:
+      lengths: length of each sequence, in tokens.
+      max_length: the longest length of a batch.
+      batch_size: rows of a batch of ``max_length`` columns; shorter batches have more, in proportion.
+      multiple_of: rows are a multiple of this, the number of devices that share a batch.
+
+    Returns:
+      The batches, longest first; every sequence is in exactly one.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        length = _round_length(int(lengths[order[start]]), max_length)
+        full = _power_of_two(batch_size * max_length // length + 1) // 2
+        rows = order[start : start + full]
+        size = max(_power_of_two(len(rows)), min(8, full))
+        batches.append(Batch(rows, -(-size // multiple_of) * multiple_of, length))
+        start += full
+    return batches
+
+
+def pad_rows(sequences: Sequence[np.ndarray], batch: Batch, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids and the mask of a batch, int32 arrays ``(size, length)``."""
+    ids = np.full((batch.size, batch.length), pad_id, np.int32)
+    mask = np.zeros((batch.size, batch.length), np.int32)
+    for i, row in enumerate(batch.rows):
+        ids[i, : len(sequences[row])] = sequences[row]
+        mask[i, : len(sequences[row])] = 1
+    return ids, mask
+
+
+def _round_length(length: int, max_length: int) -> int:
+    step = 16
+    while step < length:
+        if step * 3 // 2 >= length:
+            step = step * 3 // 2
+            break
+        step *= 2
+    return min(step, max_length)
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not less than ``number``."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,135 @@
+"""Config files and checkpoints of BERT, RoBERTa and DistilBERT, as their hub folders hold them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from zsml_jax.models.bert import ACTIVATIONS, Bert, BertConfig
+from zsml_jax.models.families import Family
+from zsml_jax.models.rules import KEEP, TRANSPOSE, Rule, Table
+
+
+def _dense(source: str, path: str) -> tuple[Rule, Rule]:
+    return Rule(f"{source}.weight", f"{path}/kernel", TRANSPOSE), Rule(f"{source}.bias", f"{path}/bias", KEEP)
+
+
+def _norm(source: str, path: str) -> tuple[Rule, Rule]:
+    return Rule(f"{source}.weight", f"{path}/scale"), Rule(f"{source}.bias", f"{path}/bias")
+
+
+def _left_out(*sources: str) -> tuple[Rule, ...]:
+    return tuple(Rule(source, None) for source in sources)
+
+
+_OLD_NORMS = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+
+_EMBEDDINGS = (
+    Rule("embeddings.word_embeddings.weight", "embeddings/word/embedding"),
+    Rule("embeddings.position_embeddings.weight", "embeddings/position/embedding"),
+    Rule("embeddings.token_type_embeddings.weight", "embeddings/token_type/embedding"),
+    *_norm("embeddings.LayerNorm", "embeddings/norm"),
+    *_left_out("embeddings.position_ids", "embeddings.token_type_ids"),
+)
+
+_BERT = Table(
+    rules=(
+        *_EMBEDDINGS,
+        *_dense("encoder.layer.{i}.attention.self.query", "layer_{i}/attention/query"),
+        *_dense("encoder.layer.{i}.attention.self.key", "layer_{i}/attention/key"),
+        *_dense("encoder.layer.{i}.attention.self.value", "layer_{i}/attention/value"),
+        *_dense("encoder.layer.{i}.attention.output.dense", "layer_{i}/attention/out"),
+        *_norm("encoder.layer.{i}.attention.output.LayerNorm", "layer_{i}/attention_norm"),
+        *_dense("encoder.layer.{i}.intermediate.dense", "layer_{i}/mlp/up"),
+        *_dense("encoder.layer.{i}.output.dense", "layer_{i}/mlp/down"),
+        *_norm("encoder.layer.{i}.output.LayerNorm", "layer_{i}/mlp_norm"),
+        *_dense("pooler.dense", "pooler"),
+        # Heads on top of the encoder: masked words and next sentences, classes, answer spans.
+        *_left_out("cls.*", "lm_head.*", "classifier.*", "qa_outputs.*"),
+    ),
+    renames=((r"^(bert|roberta)\.", ""), *_OLD_NORMS),
+)
+
+_DISTILBERT = Table(
+    rules=(
+        *_EMBEDDINGS,
+        *_dense("transformer.layer.{i}.attention.q_lin", "layer_{i}/attention/query"),
+        *_dense("transformer.layer.{i}.attention.k_lin", "layer_{i}/attention/key"),
+        *_dense("transformer.layer.{i}.attention.v_lin", "layer_{i}/attention/value"),
+        *_dense("transformer.layer.{i}.attention.out_lin", "layer_{i}/attention/out"),
+        *_norm("transformer.layer.{i}.sa_layer_norm", "layer_{i}/attention_norm"),
+        *_dense("transformer.layer.{i}.ffn.lin1", "layer_{i}/mlp/up"),
+        *_dense("transformer.layer.{i}.ffn.lin2", "layer_{i}/mlp/down"),
+        *_norm("transformer.layer.{i}.output_layer_norm", "layer_{i}/mlp_norm"),
+        *_left_out("vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*"),
+        *_left_out("pre_classifier.*", "classifier.*", "qa_outputs.*"),
+    ),
+    renames=((r"^distilbert\.", ""), *_OLD_NORMS),
+)
+
+
+def _bert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> BertConfig:
+    _refuse(hub, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    roberta = hub["model_type"] != "bert"
+    return _checked(
+        BertConfig(
+            vocab_size=hub["vocab_size"],
+            width=hub["hidden_size"],
+            num_layers=hub["num_hidden_layers"],
+            num_heads=hub["num_attention_heads"],
+            mlp_width=hub["intermediate_size"],
+            max_positions=hub["max_position_embeddings"],
+            position_offset=hub.get("pad_token_id", 1) if roberta else None,
+            type_vocab_size=hub.get("type_vocab_size", 2),
+            activation=hub.get("hidden_act", "gelu"),
+            norm_eps=hub.get("layer_norm_eps", 1e-12),
+            # Masked-LM checkpoints come without a pooler, and the config file does not say so.
+            pooler=_has(_BERT, names, "pooler.dense.weight"),
+            dtype=dtype,
+        )
+    )
+
+
+def _distilbert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> BertConfig:
+    del names
+    return _checked(
+        BertConfig(
+            vocab_size=hub["vocab_size"],
+            width=hub["dim"],
+            num_layers=hub["n_layers"],
+            num_heads=hub["n_heads"],
+            mlp_width=hub["hidden_dim"],
+            max_positions=hub["max_position_embeddings"],
+            type_vocab_size=0,
+            activation=hub.get("activation", "gelu"),
+            pooler=False,
+            dtype=dtype,
+        )
+    )
+
+
+def _has(table: Table, names: Iterable[str], canonical: str) -> bool:
+    return any(table.canonical(name) == canonical for name in names)
+
+
+def _refuse(hub: Mapping[str, Any], **supported: Any) -> None:
+    for field, value in supported.items():
+        if hub.get(field, value) != value:
+            raise ValueError(f"config.json: {field} is {hub[field]!r}, and only {value!r} is supported")
+
+
+def _checked(config: BertConfig) -> BertConfig:
+    if config.activation not in ACTIVATIONS:
+        raise ValueError(
+            f"config.json: activation {config.activation!r} is not supported; supported: {sorted(ACTIVATIONS)}"
+        )
+    if config.width % config.num_heads:
+        raise ValueError(f"config.json: {config.num_heads} heads do not divide the width {config.width}")
+    return config
+
+
+#: The families of this file by the ``model_type`` of their config files.
+FAMILIES = {
+    "bert": Family(Bert, _bert_config, _BERT),
+    "roberta": Family(Bert, _bert_config, _BERT),
+    "xlm-roberta": Family(Bert, _bert_config, _BERT),
+    "distilbert": Family(Bert, _distilbert_config, _DISTILBERT),
+}

