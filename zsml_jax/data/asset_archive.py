@@ -1,13 +1,15 @@
 """Unpacking a wheel or a source distribution: the listed members only, and never outside the target folder."""
 
+import contextlib
+import functools
 import hashlib
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 #: Written into every unpacked folder, in the format that ``sha256sum -c`` reads.
 SUMS_FILE = "SHA256SUMS"
@@ -33,15 +35,16 @@ def unpack(archive: Path, folder: Path, *, root: str, members: Sequence[str]) ->
       UnsafeArchiveError: if any wanted member's name is absolute or climbs out by ``..``.
     """
     lines = []
-    for name, stream in _files(archive):
-        relative = name.removeprefix(root)
-        if not name.startswith(root) or not any(fnmatchcase(relative, pattern) for pattern in members):
-            continue
-        target = folder / _safe(relative)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with stream, open(target, "wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        lines.append(f"{sha256(target)}  {relative}\n")
+    with _files(archive) as files:
+        for name, open_member in files:
+            relative = name.removeprefix(root)
+            if not name.startswith(root) or not any(fnmatchcase(relative, pattern) for pattern in members):
+                continue
+            target = folder / _safe(relative)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open_member() as stream, open(target, "wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+            lines.append(f"{sha256(target)}  {relative}\n")
     text = "".join(sorted(lines, key=lambda line: line.split("  ", 1)[1]))
     (folder / SUMS_FILE).write_text(text, encoding="utf-8")
     return text
@@ -53,19 +56,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+@contextlib.contextmanager
+def _files(archive: Path) -> Generator[Iterator[tuple[str, Callable[[], Any]]], None, None]:
+    """The names of an archive's regular files, each with a function that opens it; links and devices are left out."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                if not info.is_dir():
-                    yield info.filename, zipped.open(info)
+            yield ((i.filename, functools.partial(zipped.open, i)) for i in zipped.infolist() if not i.is_dir())
     else:
         with tarfile.open(archive) as tar:
-            for info in tar:
-                if info.isfile():
-                    stream = tar.extractfile(info)
-                    assert stream is not None, info.name
-                    yield info.name, stream
+            yield ((i.name, functools.partial(tar.extractfile, i)) for i in tar if i.isfile())
 
 
 def _safe(name: str) -> PurePosixPath:
