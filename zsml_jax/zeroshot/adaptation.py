@@ -3,17 +3,23 @@ r"""Label-free adaptation: an edit of embeddings learned on unlabelled examples,
 RoboShot's label-free adaptation (Adila et al., ICLR 2024) learns a map :math:`\Pi` that lowers the alignment of
 embeddings with harmful insights v and raises that with helpful ones u. Its loss, the mean of
 :math:`\langle \Pi x, v\rangle - \langle \Pi x, u\rangle`, is linear in :math:`\Pi` and has no minimum. Here the
-alignment is squared, as an insight's sign means nothing, the map stays near the identity on the data, and its
-norm is bounded:
+alignment is squared, as an insight's sign means nothing, the map stays near the identity on the data, and it is
+bounded:
 
 .. math:: \min_{\Pi} \; \mathbb{E}_x\Big[ \tfrac1m \sum_j \langle \Pi x, v_j\rangle^2
     - \tfrac{\beta}{p} \sum_k \langle \Pi x, u_k\rangle^2 + \lambda \lVert \Pi x - x \rVert^2 \Big]
-    \quad \text{with} \quad \lVert \Pi \rVert_2 \le \rho \;\text{ or }\; \Pi^\top \Pi = I.
+    \quad \text{with} \quad 0 \preceq \Pi \preceq \rho I \;\text{ or }\; \Pi^\top \Pi = I.
+
+A symmetric map with eigenvalues in :math:`[0, \rho]` shrinks and stretches along orthogonal directions. Two ways to a
+lower loss ruin predictions, and are shut: a bound on the norm alone admits maps that turn other directions into helpful
+ones, and x is taken relative to its mean, as else even symmetric maps lean what all embeddings share towards a helpful
+direction. (Four-domain sentiment by MiniLM, accuracy: without adaptation .73, RoboShot .76, symmetric .77 centred and
+not, norm-bounded .58 centred and .49 not.)
 
 Let M be the mean of :math:`v v^\top` minus :math:`\beta` times the mean of :math:`u u^\top`. Where the bound is not
-active and :math:`M + \lambda I` is positive definite, the solution is :math:`\Pi = \lambda (M + \lambda I)^{-1}`:
-a soft RoboShot, which becomes the removal of the harmful span as :math:`\lambda \to 0`. It differs from the identity
-only within the span of the insights, so the search is over r x r matrices A there, by accelerated projected gradient
+active and :math:`M + \lambda I` is positive definite, the solution is :math:`\Pi = \lambda (M + \lambda I)^{-1}`: a
+soft RoboShot, which becomes the removal of the harmful span as :math:`\lambda \to 0`. It differs from the identity only
+within the span of the insights, so the search is over r x r matrices A there, by accelerated projected gradient
 descent whose objective never rises. Orthogonal maps at :math:`\lambda = 0` attain von Neumann's trace bound.
 """
 
@@ -83,13 +89,14 @@ def fit(
     helpful_weight: Scalar = 1.0,
     proximity: Scalar = 0.01,
     max_norm: Scalar = 2.0,
-    constraint: Literal["norm", "orthogonal"] = "norm",
+    constraint: Literal["symmetric", "orthogonal"] = "symmetric",
+    centered: bool = True,
     n_steps: int = 500,
     tolerance: Scalar = 1e-5,
 ) -> AdaptationOutput:
     r"""Learns a bounded map of embeddings from unlabelled ones.
 
-    All hyperparameters but ``constraint`` and ``n_steps`` are traced: ``vmap`` over them for a study, and select by the
+    All numbers but ``n_steps`` are traced: ``vmap`` over them for a study, and select by the
     accuracy on a hundred or so labelled examples, as the paper does.
 
     Args:
@@ -98,8 +105,10 @@ def fit(
       helpful: insight vectors whose alignment is raised, likewise.
       helpful_weight: the weight :math:`\beta` of the helpful alignment.
       proximity: the weight :math:`\lambda` of the mean squared change of an embedding.
-      max_norm: the bound :math:`\rho` of the spectral norm, at least 1; 2 is the norm of RoboShot's boost.
-      constraint: ``"norm"``, or ``"orthogonal"`` for a rotation within the span of the insights.
+      max_norm: the bound :math:`\rho` of a symmetric map, at least 1; 2 is the norm of RoboShot's boost.
+      constraint: ``"symmetric"``, or ``"orthogonal"`` for a rotation within the span of the insights, which is of use
+        only where ``proximity`` keeps it small.
+      centered: takes the embeddings relative to their mean; the paper does not.
       n_steps: the number of gradient steps.
       tolerance: the residual at which the output counts as converged.
 
@@ -116,8 +125,8 @@ def fit(
     if np.ndim(x) != 2 or np.shape(x)[0] == 0:
         raise ValueError(f"x must have shape (n, d) with n >= 1, got shape {np.shape(x)}")
     check_vectors(x, "x", d)
-    if constraint not in ("norm", "orthogonal"):
-        raise ValueError(f"constraint must be 'norm' or 'orthogonal', got {constraint!r}")
+    if constraint not in ("symmetric", "orthogonal"):
+        raise ValueError(f"constraint must be 'symmetric' or 'orthogonal', got {constraint!r}")
     if n_steps < 1:
         raise ValueError(f"n_steps must be at least 1, got {n_steps}")
     for name, value, least in (
@@ -137,6 +146,7 @@ def fit(
         max_norm,
         tolerance,
         orthogonal=constraint == "orthogonal",
+        centered=centered,
         n_steps=n_steps,
     )
 
@@ -158,7 +168,7 @@ def alignment(x: Float[AnyArray, "n d"], insights: Float[AnyArray, "m d"]) -> Fl
     return jnp.mean((at_least_float32(x) @ unit_rows(at_least_float32(insights)).T) ** 2)
 
 
-@jax.jit(static_argnames=("orthogonal", "n_steps"))
+@jax.jit(static_argnames=("orthogonal", "centered", "n_steps"))
 def _fit(
     x: Array,
     harmful: Array | None,
@@ -169,11 +179,13 @@ def _fit(
     tolerance: Array,
     *,
     orthogonal: bool,
+    centered: bool,
     n_steps: int,
 ) -> AdaptationOutput:
     given = [unit_rows(at_least_float32(a)) for a in (harmful, helpful) if a is not None]
     basis = orthonormal_basis(jnp.concatenate(given))
     within = at_least_float32(x) @ basis.T
+    within = within - within.mean(axis=0) if centered else within
     moment = within.T @ within / within.shape[0]
     eye = jnp.eye(basis.shape[0], dtype=moment.dtype)
     target = jnp.zeros_like(moment)
@@ -186,8 +198,11 @@ def _fit(
         return jnp.sum((a @ moment) * (target @ a + proximity * (a - 2 * eye))) + proximity * jnp.trace(moment)
 
     def project(a: Array) -> Array:
-        u, s, vt = jnp.linalg.svd(a, full_matrices=False)
-        return u @ vt if orthogonal else (u * jnp.minimum(s, max_norm)) @ vt
+        if orthogonal:
+            u, _, vt = jnp.linalg.svd(a, full_matrices=False)
+            return u @ vt
+        eigenvalues, q = jnp.linalg.eigh((a + a.T) / 2)
+        return (q * jnp.clip(eigenvalues, 0, max_norm)) @ q.T
 
     # One over the Lipschitz constant of the gradient: a step of this length lowers the objective on any closed set.
     top = lambda symmetric: jnp.max(jnp.abs(jnp.linalg.eigvalsh(symmetric)))
