@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.zeroshot.matmul_precision import products_of_low_precision
 from zsml_jax.zeroshot import calibration
 
 FITS = {
@@ -138,6 +139,14 @@ def test_jit_and_vmap_over_weights_equal_a_loop(name):
         single = FITS[name](scores, labels, sample_weights=w)
         np.testing.assert_allclose(batched.scale[row], single.scale, rtol=1e-3)
         np.testing.assert_allclose(batched.bias[row], single.bias, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bias_corrected", "vector"])
+def test_no_matrix_product_is_left_to_an_accelerators_low_precision(name):
+    scores, labels, _ = _miscalibrated(20, 3, temperature=1.0)
+    products, low = products_of_low_precision(lambda s: FITS[name](s, labels).bias, jnp.asarray(scores))
+    assert products > 0
+    assert low == 0
 
 
 @pytest.mark.oracle

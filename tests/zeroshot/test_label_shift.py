@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.zeroshot.matmul_precision import products_of_low_precision
 from zsml_jax.zeroshot import label_shift
 
 ESTIMATORS = {
@@ -368,6 +369,15 @@ def test_unknown_options_of_mlls_are_refused(options, message, unchecked_types):
 def test_a_negative_penalty_is_refused():
     with pytest.raises(ValueError, match="penalty must be non-negative"):
         label_shift.rlls(np.eye(2), np.array([0, 1]), np.eye(2), penalty=-1.0)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_no_matrix_product_is_left_to_an_accelerators_low_precision(name):
+    data = _gaussians(20, *THREE)[:3]
+    estimate = lambda source, target: ESTIMATORS[name](*data[:2], target, source_weights=source).label_distribution
+    products, low = products_of_low_precision(estimate, jnp.ones(20), jnp.asarray(data[2]))
+    assert products > 0
+    assert low == 0
 
 
 class TestPeers:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 from scipy import stats
 
+from tests.zeroshot.matmul_precision import products_of_low_precision
 from zsml_jax.zeroshot import label_shift, prior_matching
 
 for backend in ("TENSORFLOW", "PYTORCH", "JAX", "CUPY"):
@@ -192,3 +193,21 @@ def test_unsound_input_is_refused_by_name(change, message, unchecked_types):
     arguments = {"log_probs": np.zeros((1, 2)), "label_distribution": np.array([0.5, 0.5])} | change
     with pytest.raises(ValueError, match=message):
         prior_matching.match(**arguments)
+
+
+def test_no_matrix_product_is_left_to_an_accelerators_low_precision():
+    scores, target = _problem(n=20)
+    dual = lambda scores: prior_matching.match(scores, target).dual
+    for function in (dual, jax.jacrev(dual)):
+        products, low = products_of_low_precision(function, jnp.asarray(scores))
+        assert products > 0
+        assert low == 0
+
+
+@pytest.mark.parametrize("seed", [41, 554])
+def test_scores_so_sharp_that_predictions_are_all_but_certain_still_converge(seed):
+    rng = np.random.default_rng(seed)
+    scores = 80 * (rng.normal(size=(3000, 60)) + rng.normal(size=60))
+    output = prior_matching.match(scores, rng.dirichlet(np.ones(60)))
+    assert output.converged
+    assert output.iterations > 20  # past the fixed point, by Newton's method

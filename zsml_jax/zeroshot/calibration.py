@@ -178,6 +178,7 @@ def _check_possible(log_probs: Array, labels: Array) -> None:
 
 
 @jax.jit(static_argnames=("shared_scale", "with_bias"))
+@jax.default_matmul_precision("highest")
 def _minimize_nll(
     log_probs: Array,
     labels: Array,

@@ -62,7 +62,7 @@ def match(
     *,
     sample_weights: Float[AnyArray, " n"] | None = None,
     tolerance: Scalar = 1e-6,
-    max_iterations: Scalar = 200,
+    max_iterations: Scalar = 1_000,
 ) -> PriorMatchingOutput:
     """Finds ``g`` with ``sum_i w_i softmax(log p_i + g) = label_distribution``.
 
@@ -94,6 +94,7 @@ def match(
 
 
 @jax.jit
+@jax.default_matmul_precision("highest")
 def _match(
     log_probs: Array, label_distribution: Array, weights: Array, tolerance: Array, max_iterations: Array
 ) -> PriorMatchingOutput:
@@ -101,7 +102,8 @@ def _match(
     support = target > 0
     scores = jnp.where(support, jax.nn.log_softmax(log_probs, axis=-1), -jnp.inf)
     problem = (scores, target, weights)
-    dual, iterations = _solve(*jax.lax.stop_gradient(problem), tolerance, max_iterations)
+    # Half of the tolerance, as centring the dual rounds once more.
+    dual, iterations = _solve(*jax.lax.stop_gradient(problem), tolerance / 2, max_iterations)
     dual = _with_implicit_derivative(dual, *problem)
     marginal = _mean(weights, _predictions(scores, dual))
     error = jnp.abs(marginal - target).sum()
@@ -152,6 +154,7 @@ def _with_implicit_derivative(dual: Array, scores: Array, target: Array, weights
 
 
 @_with_implicit_derivative.defjvp
+@jax.default_matmul_precision("highest")
 def _implicit_derivative(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     dual, scores, target, weights = primals
     _, d_scores, d_target, d_weights = tangents

@@ -76,6 +76,7 @@ def bbse(
 
 
 @jax.jit
+@jax.default_matmul_precision("highest")
 def _solve(moments: ShiftMoments, ridge: Array) -> BbseOutput:
     left, singular, right = jnp.linalg.svd(moments.confusion)
     condition_number = jnp.where(singular[-1] > 0, singular[0] / singular[-1], jnp.inf)

@@ -119,6 +119,7 @@ def mlls(
 
 
 @jax.jit
+@jax.default_matmul_precision("highest")
 def _maximize(log_probs: Array, source: Array, weights: Array, tolerance: Array, max_iterations: Array) -> MllsOutput:
     tolerance = jnp.maximum(tolerance, 16 * jnp.finfo(log_probs.dtype).eps)
     present = source > 0

@@ -113,6 +113,7 @@ def rlls(
 
 
 @jax.jit
+@jax.default_matmul_precision("highest")
 def _solve(moments: ShiftMoments, penalty: Array, tolerance: Array) -> RllsOutput:
     singular = jnp.linalg.svd(moments.confusion, compute_uv=False)
     unit = singular[0]
