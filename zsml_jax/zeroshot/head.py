@@ -5,7 +5,6 @@ bias, and Loki decodes its probabilities, so that a composed method costs one af
 """
 
 from collections.abc import Sequence
-from typing import Self
 
 import flax.struct
 import jax
@@ -42,7 +41,7 @@ class ClassHead:
         """Returns the class index of the largest logit, the first one on ties."""
         return jnp.argmax(self.logits(x), axis=-1)
 
-    def shifted(self, dual: Float[AnyArray, " k"]) -> Self:
+    def shifted(self, dual: Float[AnyArray, " k"]) -> "ClassHead":
         """Returns the head with ``dual`` (nats) added to its bias: OTTER folded in."""
         return self.replace(bias=self.bias + dual)
 

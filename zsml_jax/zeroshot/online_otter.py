@@ -93,7 +93,7 @@ def update(
     nu = jnp.asarray(label_distribution, state.mass.dtype)
     active = nu > 0
     weights = jnp.full(b, 1 / b, log_probs.dtype)
-    mass = semidual.evaluate(log_probs, weights, state.dual, epsilon, active).mass
+    mass = semidual.class_mass(log_probs, weights, state.dual, epsilon, active)
     share = jnp.maximum(b / (state.n_seen + b), jnp.minimum(b / effective_batch, 1.0))
     ratio = jnp.where(active, mass / jnp.where(active, nu, 1.0), 1.0)
     step = epsilon * jnp.log(jnp.maximum((1 - share) + share * ratio, jnp.finfo(nu.dtype).tiny))

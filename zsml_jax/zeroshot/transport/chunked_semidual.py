@@ -39,21 +39,26 @@ def anneal(
     zero = jnp.zeros(chunks.k, marginal.center.dtype)
     state = annealing.start(marginal, jnp.maximum(epsilon, 4 * scale), zero)
     while not bool(state.done) and int(state.iteration) < max_iterations:
-        sums = evaluate(chunks, state.dual, state.epsilon, active, dtype=dtype)
-        state = _advance(state, sums.mass, marginal, epsilon, tolerance)
+        mass = class_mass(chunks, state.dual, state.epsilon, active, dtype=dtype)
+        state = _advance(state, mass, marginal, epsilon, tolerance)
     return state
 
 
-def evaluate(
+def class_mass(
     chunks: RowChunks,
     dual: Float[Array, " k"],
     epsilon: Scalar,
     active: Bool[Array, " k"],
     *,
     dtype: jax.typing.DTypeLike | None = None,
-) -> semidual.Pass:
+) -> Float[Array, " k"]:
+    """Returns :func:`.semidual.class_mass` summed over chunks."""
+    return sum(_chunk_mass(rows, weights, dual, epsilon, active, dtype=dtype) for rows, weights in chunks)
+
+
+def evaluate(chunks: RowChunks, dual: Float[Array, " k"], epsilon: Scalar, active: Bool[Array, " k"]) -> semidual.Pass:
     """Returns :func:`.semidual.evaluate` summed over chunks."""
-    parts = (_evaluate_chunk(rows, weights, dual, epsilon, active, dtype=dtype) for rows, weights in chunks)
+    parts = (_chunk_pass(rows, weights, dual, epsilon, active) for rows, weights in chunks)
     return functools.reduce(row_blocks.add_trees, parts)
 
 
@@ -63,5 +68,6 @@ def mean_margin(chunks: RowChunks, active: Bool[Array, " k"]) -> float:
 
 
 _advance = jax.jit(annealing.advance)
-_evaluate_chunk = jax.jit(semidual.evaluate, static_argnames="dtype")
+_chunk_mass = jax.jit(semidual.class_mass, static_argnames="dtype")
+_chunk_pass = jax.jit(semidual.evaluate)
 _chunk_margin = jax.jit(semidual.mean_margin)

@@ -36,7 +36,7 @@ class Pass(NamedTuple):
     cost: Float[Array, ""]
 
 
-def evaluate(
+def class_mass(
     log_probs: Float[AnyArray, "n k"],
     weights: Float[AnyArray, " n"],
     dual: Float[AnyArray, " k"],
@@ -44,8 +44,8 @@ def evaluate(
     active: Bool[AnyArray, " k"],
     *,
     dtype: jax.typing.DTypeLike | None = None,
-) -> Pass:
-    """Sums the plan's columns over blocks of rows; differentiable, with one block of the plan in memory at a time.
+) -> Float[Array, " k"]:
+    """Returns the mass that the plan gives each class; differentiable, with one block of the plan in memory at a time.
 
     Args:
       log_probs: class scores, ``(n, k)``, nats.
@@ -57,27 +57,38 @@ def evaluate(
         type of scores and dual.
 
     Returns:
-      The sums, which add over chunks of rows.
+      The masses, ``(k,)``, which add over chunks of rows.
     """
-    dtype = dtype or jnp.result_type(log_probs, dual)
+    shift = jnp.where(active, dual, -jnp.inf)
+    dtype = dtype or jnp.result_type(log_probs, shift)
+
+    @jax.checkpoint
+    def block_mass(rows: Array, mass: Array) -> Array:
+        terms, _ = _exponentials(rows + shift, epsilon, dtype)
+        return _class_sums(terms, mass).astype(shift.dtype)
+
+    return row_blocks.sum_over_blocks(block_mass, jnp.asarray(log_probs), jnp.asarray(weights))
+
+
+def evaluate(
+    log_probs: Float[AnyArray, "n k"],
+    weights: Float[AnyArray, " n"],
+    dual: Float[AnyArray, " k"],
+    epsilon: Scalar,
+    active: Bool[AnyArray, " k"],
+) -> Pass:
+    """Returns the class masses, the semi-dual's potential and the transport cost; arguments as :func:`class_mass`."""
     shift = jnp.where(active, dual, -jnp.inf)
 
     @jax.checkpoint
-    def block_sums(rows: Array, mass: Array) -> Pass:
-        scores = rows + shift
-        top = jnp.max(scores, axis=1, keepdims=True)
-        top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
-        exponent = ((scores - top) / epsilon).astype(dtype)
-        terms = jnp.exp(exponent)
+    def block_pass(rows: Array, mass: Array) -> Pass:
+        terms, top = _exponentials(rows + shift, epsilon, jnp.result_type(rows, shift))
         total = terms.sum(axis=1)
-        share = (mass / total).astype(dtype)
-        columns = jnp.matmul(share, terms, precision=jax.lax.Precision.HIGHEST)
-        costs = jnp.where(terms > 0, -rows, 0.0)
-        cost = jnp.sum(share * jnp.sum(terms * costs, axis=1))
-        potential = jnp.sum(mass * (top[:, 0] + epsilon * jnp.log(total)))
-        return Pass(columns.astype(shift.dtype), potential.astype(shift.dtype), cost.astype(shift.dtype))
+        potential = jnp.sum(mass * (top + epsilon * jnp.log(total)))
+        cost = jnp.sum(mass / total * jnp.sum(terms * jnp.where(terms > 0, -rows, 0.0), axis=1))
+        return Pass(_class_sums(terms, mass), potential, cost)
 
-    return row_blocks.sum_over_blocks(block_sums, jnp.asarray(log_probs), jnp.asarray(weights))
+    return row_blocks.sum_over_blocks(block_pass, jnp.asarray(log_probs), jnp.asarray(weights))
 
 
 class Solution(NamedTuple):
@@ -165,8 +176,8 @@ def _iterate(
         initial_dual = jnp.zeros_like(marginal.center)
 
     def step(state: annealing.AnnealingState) -> annealing.AnnealingState:
-        sums = evaluate(log_probs, weights, state.dual, state.epsilon, marginal.active)
-        return annealing.advance(state, sums.mass, marginal, epsilon, tolerance)
+        mass = class_mass(log_probs, weights, state.dual, state.epsilon, marginal.active)
+        return annealing.advance(state, mass, marginal, epsilon, tolerance)
 
     def unfinished(state: annealing.AnnealingState) -> Array:
         return ~state.done & (state.iteration < max_iterations)
@@ -188,14 +199,26 @@ def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
     def residual(problem: tuple) -> Array:
         log_probs, marginal, epsilon, weights = problem
-        mass = evaluate(log_probs, weights, dual, epsilon, marginal.active).mass
-        return marginal.residual(dual, mass)
+        return marginal.residual(dual, class_mass(log_probs, weights, dual, epsilon, marginal.active))
 
     log_probs, marginal, epsilon, weights = problem
     hessian = _hessian(log_probs, weights, dual, epsilon, marginal.active)
     jacobian = marginal.residual_jacobian(hessian, dual)
     _, change = jax.jvp(residual, (problem,), (problem_tangent,))
     return dual, -jnp.linalg.solve(jacobian, change)
+
+
+def _exponentials(scores: Array, epsilon: Scalar, dtype: jax.typing.DTypeLike) -> tuple[Array, Array]:
+    """Returns ``exp((scores - top) / epsilon)``, ``(b, k)``, and each row's maximum ``top``, ``(b,)``."""
+    top = jnp.max(scores, axis=1)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
+    return jnp.exp(((scores - top[:, None]) * (1 / epsilon)).astype(dtype)), top
+
+
+def _class_sums(terms: Array, mass: Array) -> Array:
+    """Sums the plan's columns; XLA adds this form pairwise, where a product of matrices loses two digits in float32."""
+    share = (mass / terms.sum(axis=1)).astype(terms.dtype)
+    return jnp.sum(share[:, None] * terms, axis=0)
 
 
 def _hessian(log_probs: Array, weights: Array, dual: Array, epsilon: Array, active: Array) -> Float[Array, "k k"]:
