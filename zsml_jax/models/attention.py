@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
 from zsml_jax.typing import AnyArray, Array
@@ -34,8 +35,9 @@ def attend(
       The mixed values, in the dtype of the queries.
     """
     if mask is None:
-        mask = jnp.ones((1, 1, 1, k_BxSxHxD.shape[1]), bool)
-    return jax.lax.platform_dependent(q_BxTxHxD, k_BxSxHxD, v_BxSxHxD, mask, cpu=_attend_cpu, default=_attend_fused)
+        mask = np.ones((1, 1, 1, k_BxSxHxD.shape[1]), bool)
+    operands = map(jnp.asarray, (q_BxTxHxD, k_BxSxHxD, v_BxSxHxD, mask))
+    return jax.lax.platform_dependent(*operands, cpu=_attend_cpu, default=_attend_fused)
 
 
 def _attend_fused(q_BxTxHxD: Array, k_BxSxHxD: Array, v_BxSxHxD: Array, mask: Array) -> Array:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int, Shaped
 
 from zsml_jax.models.attention import attend
-from zsml_jax.typing import Array
+from zsml_jax.typing import AnyArray, Array
 
 #: Activations by the names that config files give them.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -93,13 +94,16 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens_BxT: Array, attention_mask_BxT: Array | None = None, token_types_BxT: Array | None = None
+        self,
+        tokens_BxT: Int[AnyArray, "b t"],
+        attention_mask_BxT: Shaped[AnyArray, "b t"] | None = None,
+        token_types_BxT: Int[AnyArray, "b t"] | None = None,
     ) -> BertOutput:
         """Encodes tokens.
 
         Args:
           tokens_BxT: token ids.
-          attention_mask_BxT: 1 at tokens, 0 at padding; all tokens if None.
+          attention_mask_BxT: non-zero at tokens, 0 at padding; all are tokens if None.
           token_types_BxT: ids of the segments; all 0 if None.
 
         Returns:
@@ -108,8 +112,13 @@ class Bert(nn.Module):
         length, limit = tokens_BxT.shape[1], self.config.max_length
         if length > limit:
             raise ValueError(f"tokens must have at most {limit} columns (positions of the model), got {length}")
-        mask_Bx1x1xT = None if attention_mask_BxT is None else (attention_mask_BxT != 0)[:, None, None, :]
-        x_BxTxD = Embeddings(self.config, name="embeddings")(tokens_BxT, token_types_BxT)
+        mask_Bx1x1xT = None
+        if attention_mask_BxT is not None:
+            mask_Bx1x1xT = jnp.asarray(attention_mask_BxT != 0)[:, None, None, :]
+        if token_types_BxT is None:
+            token_types_BxT = jnp.zeros(tokens_BxT.shape, jnp.int32)
+        embeddings = Embeddings(self.config, name="embeddings")
+        x_BxTxD = embeddings(jnp.asarray(tokens_BxT), jnp.asarray(token_types_BxT))
         hidden_states = [x_BxTxD]
         for i in range(self.config.num_layers):
             x_BxTxD = EncoderLayer(self.config, name=f"layer_{i}")(x_BxTxD, mask_Bx1x1xT)
@@ -126,7 +135,7 @@ class Embeddings(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, tokens_BxT: Array, token_types_BxT: Array | None) -> Array:
+    def __call__(self, tokens_BxT: Array, token_types_BxT: Array) -> Array:
         """Returns ``x_BxTxD``."""
         config = self.config
         dtype = jnp.dtype(config.dtype)
@@ -134,8 +143,6 @@ class Embeddings(nn.Module):
         positions_BxT = _positions(tokens_BxT, config.position_offset)
         x_BxTxD += nn.Embed(config.max_positions, config.width, dtype=dtype, name="position")(positions_BxT)
         if config.type_vocab_size:
-            if token_types_BxT is None:
-                token_types_BxT = jnp.zeros_like(tokens_BxT)
             x_BxTxD += nn.Embed(config.type_vocab_size, config.width, dtype=dtype, name="token_type")(token_types_BxT)
         return _norm(config, "norm")(x_BxTxD)
 

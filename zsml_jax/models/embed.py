@@ -97,7 +97,7 @@ def _prepared(texts: Sequence[str], sentence: SentenceConfig) -> list[str]:
     return [text.lower() for text in texts] if sentence.lowercase else list(texts)
 
 
-def _distinct(sequences: list[Int32[np.ndarray, " t"]]) -> tuple[list[Int32[np.ndarray, " t"]], np.ndarray]:
+def _distinct(sequences: list[Int32[np.ndarray, " _"]]) -> tuple[list[Int32[np.ndarray, " _"]], np.ndarray]:
     """The distinct sequences in an order of their own, and the place of each text among them."""
     contents = [sequence.tobytes() for sequence in sequences]
     place_of = {content: i for i, content in enumerate(sorted(set(contents)))}

@@ -125,7 +125,8 @@ def convert(
     _raise_if(problems, f"{source} does not fit its configuration")
     params = {}
     for path, (name, rule) in plan.items():
-        value = np.asarray(rule.transform.forward(tensors[name].read())).astype(dtype)
+        with np.errstate(over="ignore"):  # reported below, by name
+            value = np.asarray(rule.transform.forward(tensors[name].read())).astype(dtype)
         if not np.isfinite(value.astype(np.float32, copy=False)).all():
             problems.append(f"not finite as {jnp.dtype(dtype)}: {name}")
         params[path] = _on_device(value)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tokenizers
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
 from zsml_jax.models.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from zsml_jax.typing import AnyArray
 
 
 class TokenBatch(NamedTuple):
@@ -85,7 +86,7 @@ class Tokenizer:
             batch.type_ids[row, : len(encoding)] = encoding.type_ids
         return batch
 
-    def ragged(self, texts: Sequence[str], *, max_length: int | None = None) -> list[Int32[np.ndarray, " t"]]:
+    def ragged(self, texts: Sequence[str], *, max_length: int | None = None) -> list[Int32[np.ndarray, " _"]]:
         """Encodes texts without padding.
 
         Args:
@@ -100,7 +101,7 @@ class Tokenizer:
         """
         return [np.asarray(encoding.ids, np.int32) for encoding in self._encode(texts, None, max_length)]
 
-    def decode(self, ids: Sequence[int] | Int32[np.ndarray, " t"], *, keep_special: bool = False) -> str:
+    def decode(self, ids: Sequence[int] | Int[AnyArray, " t"], *, keep_special: bool = False) -> str:
         """Returns the text of token ids.
 
         Args:

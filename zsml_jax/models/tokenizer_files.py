@@ -50,7 +50,9 @@ def read_tokenizer_files(folder: Path, model_type: str) -> TokenizerFiles:
     """
     settings = read_optional_json(folder / "tokenizer_config.json")
     named = read_optional_json(folder / "special_tokens_map.json")
-    special = {key: _content(value) for key, value in {**settings, **named}.items() if key.endswith("_token") and value}
+    declared = {key: value for key, value in {**settings, **named}.items() if key.endswith("_token") and value}
+    # A special token is a string, or a dict with its content and how it matches.
+    special = {key: value["content"] if isinstance(value, Mapping) else value for key, value in declared.items()}
     if (folder / "tokenizer.json").is_file():
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -59,23 +61,23 @@ def read_tokenizer_files(folder: Path, model_type: str) -> TokenizerFiles:
     elif (folder / "vocab.txt").is_file():
         special = {**_BERT_SPECIAL, **special}
         tokenizer = _word_piece(folder, settings, special)
+        _add_special(tokenizer, special, set())
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         special = {**(_ROBERTA_SPECIAL if model_type == "roberta" else {}), **special}
         tokenizer = _byte_bpe(folder, settings, special, model_type)
+        # A mask takes the space before it, as in RoBERTa's training, unless its declaration says otherwise.
+        mask = declared.get("mask_token")
+        lstrip = mask.get("lstrip", False) if isinstance(mask, Mapping) else True
+        _add_special(tokenizer, special, {special.get("mask_token")} if lstrip else set())
     else:
         raise FileNotFoundError(
             f"{folder} has no tokenizer: there is no tokenizer.json, no vocab.txt, and no vocab.json with merges.txt"
         )
     pad_id = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
-    declared = settings.get("model_max_length")
+    longest = settings.get("model_max_length")
     # Files without a limit say 1e30.
-    limit = int(declared) if isinstance(declared, int | float) and declared < 1e9 else None
+    limit = int(longest) if isinstance(longest, int | float) and longest < 1e9 else None
     return TokenizerFiles(tokenizer, pad_id, limit)
-
-
-def _content(token: Any) -> str:
-    """A special token is a string, or a dict with its content and how it matches."""
-    return token["content"] if isinstance(token, Mapping) else token
 
 
 def _word_piece(folder: Path, settings: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
@@ -96,7 +98,6 @@ def _word_piece(folder: Path, settings: Mapping[str, Any], special: Mapping[str,
         special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
     )
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token in vocab])
     return tokenizer
 
 
@@ -120,16 +121,13 @@ def _byte_bpe(
         )
     else:
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    mask = special.get("mask_token")
-    tokenizer.add_special_tokens(
-        # The mask takes the space before it, as in RoBERTa's training data.
-        [
-            tokenizers.AddedToken(token, lstrip=token == mask, special=True)
-            for token in dict.fromkeys(special.values())
-            if token in vocab
-        ]
-    )
     return tokenizer
+
+
+def _add_special(tokenizer: tokenizers.Tokenizer, special: Mapping[str, str], lstrip: set[str | None]) -> None:
+    """Makes special tokens match as a whole in texts; those that the vocabulary lacks are left out."""
+    known = [token for token in dict.fromkeys(special.values()) if tokenizer.token_to_id(token) is not None]
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, lstrip=token in lstrip) for token in known])
 
 
 def _require(vocab: Mapping[str, int], path: Path, *tokens: str) -> None:

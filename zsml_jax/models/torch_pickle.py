@@ -92,7 +92,8 @@ class _RebuildTensor(_Call):
 
     def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
         numbers = (offset, *shape, *strides)
-        if not isinstance(storage, _Storage) or not all(type(number) is int and number >= 0 for number in numbers):
+        fits = isinstance(storage, _Storage) and len(shape) == len(strides)
+        if not fits or not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("a tensor's description is malformed")
         return _Tensor(storage.key, storage.dtype, storage.count, offset, tuple(shape), tuple(strides))
 
@@ -128,9 +129,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _lazy(path: Path, root: str, name: Any, tensor: Any, stored: Mapping[str, zipfile.ZipInfo]) -> LazyTensor:
     if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-        raise ValueError(
-            f"{path} holds a {type(tensor).__name__} under {name!r}, where a tensor was expected. {_ADVICE}."
-        )
+        raise ValueError(f"{path} holds a {type(tensor).__name__}, not a tensor, under {name!r}. {_ADVICE}.")
 
     def damaged(what: str) -> NoReturn:
         raise ValueError(f"{path} is damaged: {what} of tensor {name!r}")

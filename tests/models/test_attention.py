@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zsml_jax.models import attention
+
+
+@pytest.fixture
+def qkv(key):
+    shapes = [(2, 5, 3, 4), (2, 7, 3, 4), (2, 7, 3, 4)]
+    return [jax.random.normal(k, shape) for k, shape in zip(jax.random.split(key, 3), shapes, strict=True)]
+
+
+def softmax_attention(q, k, v, mask):
+    """The definition, in float64 numpy."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    scores = np.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(np.where(mask, scores, -np.inf))
+    return np.einsum("bhts,bshd->bthd", weights / weights.sum(-1, keepdims=True), v)
+
+
+def test_the_cpu_layout_and_the_fused_one_both_follow_the_definition(qkv):
+    mask = np.ones((2, 1, 1, 7), bool)
+    mask[1, ..., 4:] = False
+    expected = softmax_attention(*qkv, mask)
+    np.testing.assert_allclose(attention.attend(*qkv, mask=mask), expected, atol=1e-6)
+    np.testing.assert_allclose(attention._attend_cpu(*qkv, jnp.asarray(mask)), expected, atol=1e-6)
+    np.testing.assert_allclose(attention._attend_fused(*qkv, jnp.asarray(mask)), expected, atol=1e-6)
+
+
+def test_without_a_mask_every_key_is_seen(qkv):
+    np.testing.assert_allclose(attention.attend(*qkv), softmax_attention(*qkv, np.True_), atol=1e-6)
+
+
+def test_a_mask_may_differ_by_query(qkv):
+    mask = np.tril(np.ones((5, 7), bool))[None, None].repeat(2, 0)
+    np.testing.assert_allclose(attention.attend(*qkv, mask=mask), softmax_attention(*qkv, mask), atol=1e-6)
+
+
+def test_a_row_without_any_key_stays_finite_and_so_do_its_gradients(qkv):
+    mask = np.zeros((2, 1, 1, 7), bool)
+    value, gradients = jax.value_and_grad(lambda *a: attention.attend(*a, mask=mask).sum(), argnums=(0, 1, 2))(*qkv)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_gradients_follow_the_fused_ones(qkv):
+    mask = jnp.ones((2, 1, 1, 7), bool).at[0, ..., 3:].set(False)
+    loss = lambda f: lambda *a: (f(*a) ** 2).sum()
+    ours = jax.grad(loss(lambda *a: attention.attend(*a, mask=mask)), argnums=(0, 1, 2))(*qkv)
+    peer = jax.grad(loss(lambda *a: jax.nn.dot_product_attention(*a, mask=mask)), argnums=(0, 1, 2))(*qkv)
+    for a, b in zip(ours, peer, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_scores_of_bfloat16_inputs_are_float32(qkv):
+    # Scores near 100: in bfloat16 their spacing is 0.5, and the weights would be off by tens of percent.
+    q, k, v = (x.astype(jnp.bfloat16) for x in (qkv[0] * 50, qkv[1], qkv[2]))
+    out = attention.attend(q, k, v)
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(out, np.float32), softmax_attention(q, k, v, np.True_), atol=0.03)
