@@ -38,8 +38,9 @@ def count_runs(monkeypatch):
 def one_by_one(pretrained, texts):
     """The definition: each text alone, without padding."""
     rows = []
+    apply = jax.jit(pretrained.apply)
     for ids in pretrained.tokenizer.ragged(texts):
-        hidden = pretrained.apply(pretrained.params, ids[None])
+        hidden = apply(pretrained.params, ids[None])
         rows.append(models.sentence.pool(hidden, np.ones((1, len(ids)), np.int32), pretrained.sentence)[0])
     return np.stack(rows)
 

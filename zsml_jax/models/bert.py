@@ -88,7 +88,10 @@ class BertOutput(NamedTuple):
 
 
 class Bert(nn.Module):
-    """The encoder; parameter paths are ``embeddings/...``, ``layer_0/attention/query/kernel``, ... , ``pooler/...``."""
+    """The encoder; parameter paths are ``embeddings/...``, ``layer_0/attention/query/kernel``, ... , ``pooler/...``.
+
+    The layers are alike, from ``x_BxTxD`` to ``x_BxTxD``, so that they can also be scanned over stacked parameters.
+    """
 
     config: BertConfig
 

@@ -20,14 +20,14 @@ from zsml_jax.models.tokenizer import Tokenizer, check_texts
 from zsml_jax.report import progress
 from zsml_jax.typing import Array, Encoder, Params
 
-_LONG_WORK = 8  # batches
+_LONG_WORK = 32  # batches, from which on progress is shown
 
 
 def encode(
     pretrained: Pretrained,
     texts: Sequence[str],
     *,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     cache: bool = True,
     mesh: Mesh | None = None,
 ) -> Float[np.ndarray, "n e"]:
@@ -39,7 +39,8 @@ def encode(
     Args:
       pretrained: a model with a tokenizer.
       texts: the texts.
-      batch_size: texts per batch at the model's maximal length; batches of shorter texts hold more.
+      batch_size: texts per batch at the model's maximal length; batches of shorter texts hold more. None stands for
+        :func:`default_batch_size`.
       cache: whether to look for the result on disk, and to keep it there.
       mesh: devices that share each batch, with ``Auto`` axes; the default device if None.
 
@@ -54,6 +55,8 @@ def encode(
     tokenizer, sentence = pretrained.tokenizer, pretrained.sentence
     if tokenizer is None:
         raise ValueError("pretrained must have a tokenizer to encode texts; its folder holds no tokenizer files")
+    if batch_size is None:
+        batch_size = default_batch_size()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if mesh is not None and any(kind != AxisType.Auto for kind in mesh.axis_types):
@@ -76,7 +79,7 @@ def encode(
 
 
 def text_encoder(
-    source: str | Path | Pretrained, *, batch_size: int = 16, cache: bool = True, mesh: Mesh | None = None
+    source: str | Path | Pretrained, *, batch_size: int | None = None, cache: bool = True, mesh: Mesh | None = None
 ) -> Encoder:
     """Returns a function that embeds a list of texts, for :func:`zsml_jax.zeroshot.class_head` and its kin.
 
@@ -91,6 +94,11 @@ def text_encoder(
     """
     pretrained = source if isinstance(source, Pretrained) else load(source)
     return functools.partial(encode, pretrained, batch_size=batch_size, cache=cache, mesh=mesh)
+
+
+def default_batch_size() -> int:
+    """Returns the rows of a batch at full length: few on CPU, where activations should stay near the caches."""
+    return 8 if jax.default_backend() == "cpu" else 128
 
 
 def _prepared(texts: Sequence[str], sentence: SentenceConfig) -> list[str]:
