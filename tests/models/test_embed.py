@@ -172,3 +172,16 @@ def test_bad_texts_are_refused(texts, settings, message, tiny, unchecked_types):
 def test_a_model_without_tokenizer_cannot_encode_texts(tiny):
     with pytest.raises(ValueError, match="pretrained must have a tokenizer"):
         models.encode(tiny.replace(tokenizer=None), ["a"])
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny):
+    other = models.load_tokenizer(GOLDEN / "roberta", model_type="roberta", max_length=20)
+    with pytest.raises(ValueError, match=r"its tokenizer gives the id 2\d\d, and its embedding has 33 rows"):
+        models.encode(tiny.replace(tokenizer=other), ["the cat"])
+
+
+def test_embeddings_that_are_not_finite_are_neither_returned_nor_kept(tiny, cache_folder):
+    broken = tiny.replace(params=jax.tree.map(lambda x: x * np.nan, tiny.params))
+    with pytest.raises(ValueError, match="embeddings that are not finite"):
+        models.encode(broken, ["the cat"])
+    assert not (cache_folder / "embeddings").exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.models.conftest import GOLDEN
+from zsml_jax.data import assets
 from zsml_jax.models.torch_pickle import read_torch_pickle
 
 
@@ -53,6 +54,41 @@ def test_tensors_are_read_with_shape_offset_and_strides(tmp_path):
     np.testing.assert_array_equal(read_torch_pickle(path)["x"].read(), [[1, 3], [2, 4]])
 
 
+def stream(path, *, magic=0x1950A86A20F9469CFC6C, protocol=1001, little_endian=True, keys=("0",), count=6):
+    """The format before torch 1.6, put together by hand."""
+    head = [pickle.dumps(part, 2) for part in (magic, protocol, {"little_endian": little_endian})]
+    data = count.to_bytes(8, "little") + SIX.tobytes()
+    path.write_bytes(b"".join([*head, described(), pickle.dumps(list(keys), 2), data]))
+    return path
+
+
+def test_the_format_before_torch_1_6_is_read(tmp_path):
+    np.testing.assert_array_equal(read_torch_pickle(stream(tmp_path / "m.bin"))["x"].read(), SIX.reshape(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"magic": 5}, "this is not a torch checkpoint"),
+        ({"protocol": 1002}, "this is not a torch checkpoint"),
+        ({"little_endian": False}, "big-endian"),
+        ({"keys": ()}, "there are no bytes of tensor 'x'"),
+        ({"keys": ("1",)}, "cannot be unpickled: KeyError"),
+        ({"count": 7}, "wrong size of tensor 'x'"),
+    ],
+)
+def test_a_malformed_file_of_that_format_is_refused(changed, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_torch_pickle(stream(tmp_path / "m.bin", **changed))
+
+
+def test_a_cut_file_of_that_format_is_noticed_when_it_is_read(tmp_path):
+    path = stream(tmp_path / "m.bin")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="the file ends before the end of tensor 'x'"):
+        read_torch_pickle(path)["x"].read()
+
+
 def test_a_file_of_torch_equals_its_recorded_parameters():
     tensors = read_torch_pickle(GOLDEN / "distilbert" / "pytorch_model.bin")
     assert tensors["embeddings.word_embeddings.weight"].shape == (33, 16)
@@ -60,7 +96,8 @@ def test_a_file_of_torch_equals_its_recorded_parameters():
 
 
 @pytest.mark.oracle
-def test_every_dtype_and_view_equals_torch(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False], ids=["archive", "before torch 1.6"])
+def test_every_dtype_and_view_equals_torch(zipped, tmp_path):
     torch = pytest.importorskip("torch", reason="the oracle extra is not installed")
     base = torch.randn(4, 6)
     state = {
@@ -77,7 +114,7 @@ def test_every_dtype_and_view_equals_torch(tmp_path):
         "empty": torch.zeros(0, 3),
         "parameter": torch.nn.Parameter(base + 1),
     }
-    torch.save(collections.OrderedDict(state), tmp_path / "m.bin")
+    torch.save(collections.OrderedDict(state), tmp_path / "m.bin", _use_new_zipfile_serialization=zipped)
     tensors = read_torch_pickle(tmp_path / "m.bin")
     assert list(tensors) == list(state)
     for name, value in state.items():
@@ -97,11 +134,17 @@ def test_a_module_s_state_dict_with_its_metadata_is_read(tmp_path):
 
 
 @pytest.mark.oracle
-def test_the_format_before_torch_1_6_is_refused_with_advice(tmp_path):
+def test_a_real_file_of_the_format_before_torch_1_6_equals_torch():
     torch = pytest.importorskip("torch", reason="the oracle extra is not installed")
-    torch.save({"x": torch.ones(2)}, tmp_path / "m.bin", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"before torch 1\.6.*save it as model\.safetensors"):
-        read_torch_pickle(tmp_path / "m.bin")
+    try:
+        path = assets.path("rxnmapper", "pytorch_model.bin")
+    except assets.AssetError as error:
+        pytest.skip(f"the asset rxnmapper cannot be fetched here: {error}")
+    expected = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = read_torch_pickle(path)
+    assert list(tensors) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(tensors[name].read(), value.numpy())
 
 
 @pytest.mark.oracle
@@ -171,8 +214,11 @@ def test_anything_but_a_dict_of_tensors_is_refused(data, message, tmp_path):
 
 def test_other_archives_and_other_files_are_refused(tmp_path):
     (tmp_path / "text.bin").write_text("hello")
-    with pytest.raises(ValueError, match="is not a zip archive"):
+    with pytest.raises(ValueError, match="cannot be unpickled"):
         read_torch_pickle(tmp_path / "text.bin")
+    (tmp_path / "pickle.bin").write_bytes(pickle.dumps(3))
+    with pytest.raises(ValueError, match="this is not a torch checkpoint"):
+        read_torch_pickle(tmp_path / "pickle.bin")
     with zipfile.ZipFile(tmp_path / "zip.bin", "w") as archive:
         archive.writestr("readme", "hello")
     with pytest.raises(ValueError, match="not a torch checkpoint"):

@@ -48,8 +48,8 @@ def encode(
       float32 embeddings in the order of the texts.
 
     Raises:
-      ValueError: if there are no texts, one is not a string, the model has no tokenizer, or ``batch_size`` or ``mesh``
-        is not usable.
+      ValueError: if there are no texts, one is not a string, the model has no tokenizer or not the one of its weights,
+        an embedding is not finite, or ``batch_size`` or ``mesh`` is not usable.
     """
     check_texts(texts, "texts")
     tokenizer, sentence = pretrained.tokenizer, pretrained.sentence
@@ -63,9 +63,17 @@ def encode(
         raise ValueError(f"mesh must have Auto axes only, got {mesh.axis_types}")
     max_length = min(sentence.max_length or tokenizer.max_length, tokenizer.max_length)
     sequences, place = _distinct(tokenizer.ragged(_prepared(texts, sentence), max_length=max_length))
+    largest = max(int(sequence.max()) for sequence in sequences)
+    if largest >= pretrained.config.vocab_size:
+        raise ValueError(
+            f"pretrained must have one vocabulary: its tokenizer gives the id {largest}, "
+            f"and its embedding has {pretrained.config.vocab_size} rows"
+        )
     key = ""
     if cache:
-        key = corpus_key(pretrained.params, (pretrained.config, sentence, "embeddings 1"), sequences)
+        # The same weights give other digits on another backend or at another precision.
+        numerics = (jax.default_backend(), jax.config.jax_default_matmul_precision)  # pyrefly: ignore
+        key = corpus_key(pretrained.params, ("embeddings 1", pretrained.config, sentence, numerics), sequences)
         if (found := read_embeddings(key, len(sequences))) is not None:
             return found[place]
     devices = 1 if mesh is None else mesh.size
@@ -73,6 +81,8 @@ def encode(
     batches = plan_batches(lengths, max_length=max_length, batch_size=batch_size, multiple_of=devices)
     embeddings = np.concatenate(list(_embedded(pretrained, sequences, batches, tokenizer, mesh)))
     embeddings = embeddings[np.argsort(np.concatenate([batch.rows for batch in batches]))]
+    if not np.isfinite(embeddings).all():
+        raise ValueError(f"pretrained gives embeddings that are not finite, with weights of {pretrained.config.dtype}")
     if cache:
         write_embeddings(key, embeddings)
     return embeddings[place]

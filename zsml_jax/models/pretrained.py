@@ -77,8 +77,10 @@ class Pretrained:
     def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
         if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"{name} must be integers (b, t) of non-zero size, got {ids.dtype} {ids.shape}")
-        if not isinstance(ids, jax.core.Tracer) and (ids.min() < 0 or ids.max() >= rows):
-            raise ValueError(f"{name} must lie in 0 ... {rows - 1}, got {ids.min()} ... {ids.max()}")
+        if not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True):
+            low, high = np.min(known := np.asarray(ids)), np.max(known)
+            if low < 0 or high >= rows:
+                raise ValueError(f"{name} must lie in 0 ... {rows - 1}, got {low} ... {high}")
         return jnp.asarray(ids)
 
 
