@@ -88,7 +88,7 @@ class Table:
         """Prints the table to the terminal."""
         table = rich.table.Table(title=self.title or None, box=rich.box.SIMPLE_HEAD, title_justify="left")
         for i, column in enumerate(self.columns):
-            table.add_column(column.name, justify="right" if self._is_right(i) else "left")
+            table.add_column(rich.text.Text(column.name), justify="right" if self._is_right(i) else "left")
         for row in self._shown():
             table.add_row(*(rich.text.Text(text, style="bold" if bold else "") for text, bold in row))
         (console or rich.console.Console()).print(table)
