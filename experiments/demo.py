@@ -68,7 +68,7 @@ def run(config: Config, folder: RunFolder, encoder: Encoder) -> None:
     print(f"\nThe report is {path}", flush=True)
 
 
-def adapt(folder: RunFolder, document, name: str, split: Split, head: ClassHead) -> dict[str, tuple]:  # noqa: ANN001
+def adapt(folder: RunFolder, document, name: str, split: Split, head: ClassHead) -> dict[str, tuple]:
     """Returns the accuracies before and after OTTER, and draws the label histogram."""
     log_probs = np.asarray(head.log_probs(split.x))
     fitted = otter.solve(log_probs, split.label_distribution)
@@ -105,7 +105,8 @@ def compose(folder: RunFolder, encoder: Encoder, split: Split, head: ClassHead) 
     print(f"Orbax checkpoint {path}: restored, same predictions: {same}", flush=True)
 
     table = Table(
-        ["method", Column("accuracy", percent=True), Column("E[d^2] in the class tree", digits=3)], title="TREC, 50 classes"
+        ["method", Column("accuracy", percent=True), Column("E[d^2] in the class tree", digits=3)],
+        title="TREC, 50 classes",
     )
     stages = {"zero-shot": head, "RoboShot": edited, "RoboShot + OTTER": adapted}
     predictions = {name: stage.predict(split.x) for name, stage in stages.items()}

@@ -94,12 +94,18 @@ def run(config: Config, folder: RunFolder) -> None:
     )
     document.table(table)
     bands = {name: plot.Band(*np.array(rows).T) for name, rows in curves.items()}
-    figure = plot.lines(config.observed, bands, xlabel="observed classes", ylabel="E[d²]", title=f"{config.dataset}: Loki")
+    figure = plot.lines(
+        config.observed, bands, xlabel="observed classes", ylabel="E[d²]", title=f"{config.dataset}: Loki"
+    )
     document.figure("observed", figure)
 
     document.heading("Exponent of the cost, and temperature")
     table = Table(
-        ["exponent", Column("E[d^2]", digits=3), *(Column(f"published, ImageNet, {m}", digits=2) for m in (250, 500, 750))],
+        [
+            "exponent",
+            Column("E[d^2]", digits=3),
+            *(Column(f"published, ImageNet, {m}", digits=2) for m in (250, 500, 750)),
+        ],
         title="A published figure is another data set's: compare the shape",
     )
     half = config.observed[len(config.observed) // 2]
@@ -172,7 +178,9 @@ def text_task(config: Config) -> Task:
 def image_task(config: Config) -> Task:
     """CIFAR-10, its test split cut in two, with WordNet's tree of the classes."""
     if config.data_dir is None or config.hierarchy is None:
-        raise SystemExit("cifar10 needs --data-dir (a TFDS folder that holds cifar10) and --hierarchy (its WordNet file)")
+        raise SystemExit(
+            "cifar10 needs --data-dir (a TFDS folder that holds cifar10) and --hierarchy (its WordNet file)"
+        )
     train, test = (data.load("cifar10", split=s, data_dir=config.data_dir) for s in ("test[:8000]", "test[8000:]"))
     tree = hierarchy.load(config.hierarchy)
     metric = TreeMetric(tree.weighted_edges(contract=True))

@@ -210,7 +210,9 @@ def write_report(
     document.table(table)
 
     bars = {
-        title: {name: bounds(rows[name]) for name in rows if name in ("zero-shot", "prior matching (log space)", "OTTER")}
+        title: {
+            name: bounds(rows[name]) for name in rows if name in ("zero-shot", "prior matching (log space)", "OTTER")
+        }
         for title, rows in (("as is", known), ("label shift", shifted))
     }
     document.figure("accuracy", plot.grouped_bars(bars, title=f"{config.dataset}: accuracy with 95 % intervals"))

@@ -1,6 +1,6 @@
 """RoboShot on text: rejects how domains differ, boosts what the classes are, and measures the worst domain.
 
-    python -m experiments.roboshot sentiment_domains
+python -m experiments.roboshot sentiment_domains
 """
 
 import dataclasses
@@ -99,10 +99,10 @@ def averages(
     train_groups = train.dataset.groups if title == "domains" else train.dataset.groups * k + train.labels
     train_weights = np.bincount(train_groups, minlength=n_groups) / len(train_groups)
 
-    def accuracies(labels, predicted, groups):  # noqa: ANN001, ANN202
+    def accuracies(labels, predicted, groups):
         return evaluate.group_accuracies(labels, predicted, groups, n_groups=n_groups)
 
-    def interval(average, predicted):  # noqa: ANN001, ANN202
+    def interval(average, predicted):
         statistic = lambda *arrays: average(accuracies(*arrays))
         key = jax.random.key(0)
         return evaluate.bootstrap_interval(statistic, test.labels, predicted, groups, key=key, n_resamples=500)

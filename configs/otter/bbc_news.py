@@ -1,6 +1,6 @@
 """OTTER on BBC News, five topics.
 
-    python -m experiments.otter bbc_news
+python -m experiments.otter bbc_news
 """
 
 from experiments.otter import Config

@@ -1,6 +1,6 @@
 """OTTER on the questions of TREC, 6 coarse classes.
 
-    python -m experiments.otter trec_coarse
+python -m experiments.otter trec_coarse
 """
 
 from experiments.otter import Config

@@ -1,6 +1,6 @@
 """OTTER on the questions of TREC, 50 fine classes.
 
-    python -m experiments.otter trec_fine
+python -m experiments.otter trec_fine
 """
 
 from experiments.otter import Config

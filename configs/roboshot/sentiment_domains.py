@@ -1,6 +1,6 @@
 """RoboShot on sentiment in four domains: film and product reviews, newspaper editorials, tweets.
 
-    python -m experiments.roboshot sentiment_domains
+python -m experiments.roboshot sentiment_domains
 """
 
 from experiments.roboshot import Config

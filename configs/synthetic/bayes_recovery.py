@@ -1,6 +1,6 @@
 """OTTER on two Gaussians under label shift, beside the Bayes decisions.
 
-    python -m experiments.synthetic bayes_recovery
+python -m experiments.synthetic bayes_recovery
 """
 
 from experiments.synthetic import BayesRecovery

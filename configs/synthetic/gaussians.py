@@ -1,6 +1,6 @@
 """RoboShot on four Gaussians, against the noise of the insights.
 
-    python -m experiments.synthetic gaussians
+python -m experiments.synthetic gaussians
 """
 
 from experiments.synthetic import Gaussians
