@@ -1,7 +1,7 @@
 """Loki: predicting classes that were never observed, by a metric over the classes.
 
     python -m experiments.loki trec
-    python -m experiments.loki cifar10 --data-dir ../shared/data/tfds --hierarchy ../shared/data/hierarchy/cifar10_wordnet.json
+    python -m experiments.loki cifar10 --data-dir DIR_OF_TFDS_SETS --hierarchy cifar10_wordnet.json
 
 A probe is trained on the observed classes only and tested on all. For each number of observed classes, over seeds, the
 mean squared distance E[d^2] in the class tree is reported for the argmax and for Loki.

@@ -53,7 +53,7 @@ def run(config: Config, folder: RunFolder) -> None:
         "helpful insights. The paper's figures are for image encoders and other text sets: see experiments.published."
     )
     for title, (groups, n_groups) in groupings.items():
-        rows = folder.cached(title, lambda g=groups, m=n_groups: averages(train, test, predictions, g, m, title))
+        rows = folder.cached(title, lambda t=title, g=groups, m=n_groups: averages(train, test, predictions, g, m, t))
         table = Table(["method", *(Column(name, percent=True) for name in rows["zero-shot"])], title=f"Groups: {title}")
         for name, row in rows.items():
             table.add(name, *(bounds(value) if isinstance(value, dict) else value for value in row.values()))

@@ -80,7 +80,7 @@ def bayes_recovery(config: BayesRecovery, folder: RunFolder) -> None:
     document = folder.document("Recovering the Bayes decisions under label shift")
     document.text(
         "Scores are a logistic regression's, trained at a positive rate of 0.9. OTTER gets the target's positive rate "
-        "of the labels. It recovers Bayes if it is given the marginal of the Bayes decisions; the label distribution is "
+        "of the labels. It would recover Bayes from the marginal of the Bayes decisions; the label distribution is "
         "another one, so that at low shift it loses a little, while the entropic plan of one nat is Bayes' rule."
     )
     document.table(table)

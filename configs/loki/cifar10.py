@@ -2,7 +2,9 @@
 
     python -m experiments.loki cifar10 --data-dir DIR --hierarchy FILE
 
-Only the test split is used, cut in 8,000 examples to train the probe and 2,000 to test it.
+About 25 s on two cores. Only the test split is used, cut in 8,000 examples to train the probe and 2,000 to test it.
+Expect E[d^2] 13.5 for the argmax and 7.1 for Loki with all classes observed, 18.4 and 12.0 with three. Inner nodes may
+be predicted, so that the accuracy falls from 37 % to 1 %: a weak probe is better served by "animal" than by a guess.
 """
 
 from experiments.loki import Config
