@@ -23,8 +23,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("zsml_jax") is None:
-    repository = "git+https://github.com/zsml-jax/zsml_jax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", repository], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "zsml_jax"], check=True)
 
 # %%
 import jax

@@ -134,6 +134,20 @@ def test_decoding_a_large_tree_by_hull_and_by_rerooting_agrees(monkeypatch):
     assert np.mean(np.asarray(hull) == np.asarray(rerooted)) > 0.97
 
 
+def test_deep_paths_and_wide_stars_decode_to_the_rounded_mean_in_float32():
+    n = 100_000
+    path = TreeMetric([(i, i + 1, 1.0) for i in range(n - 1)])
+    rng = np.random.default_rng(12)
+    observed = np.sort(rng.choice(n, 30, replace=False))
+    probs = rng.dirichlet(np.ones(30), size=50).astype(np.float32)
+    mean = probs.astype(np.float64) @ observed / probs.astype(np.float64).sum(1)
+    found = np.array([path.classes[i] for i in loki.decode(probs, path, observed=observed.tolist())])
+    assert np.abs(found - mean).max() < 0.6
+    star = TreeMetric([("hub", i, 1.0) for i in range(n)])
+    decoded = loki.decode(np.array([[0.3, 0.7], [0.0, 1.0]]), star, observed=(5, 7))
+    assert [star.classes[i] for i in decoded] == ["hub", 7]
+
+
 def graph_nodes(edges):
     return list(dict.fromkeys(node for a, b, _ in edges for node in (a, b)))
 

@@ -102,7 +102,8 @@ def solve(
         fit, a negative epsilon, traced arguments with ``epsilon = 0``, or an exact problem that only zero
         probabilities could solve.
     """
-    validation.check_log_probs(log_probs)
+    if np.ndim(log_probs) != 2 or 0 in np.shape(log_probs):
+        raise ValueError(f"log_probs must have shape (n, k) with n >= 1 and k >= 1, got shape {np.shape(log_probs)}")
     marginal = _checked(label_distribution, epsilon, log_probs.shape[1])
     if not _is_zero(epsilon):
         log_probs = validation.checked_log_probs(log_probs)
@@ -117,9 +118,7 @@ def solve(
     traced = (log_probs, sample_weights, *jax.tree.leaves(marginal))
     if any(isinstance(x, jax.core.Tracer) for x in traced):
         raise ValueError("epsilon = 0 is solved outside of jit, vmap and grad; call it there, or use epsilon > 0")
-    with jax.enable_x64(True):
-        chunks = RowChunks([jnp.asarray(log_probs)], sample_weights)
-    return _exact_output(chunks, marginal)
+    return _exact_output(RowChunks.of_array(log_probs, sample_weights), marginal, in_memory=True)
 
 
 def solve_stream(
@@ -154,7 +153,7 @@ def solve_stream(
     source = RowChunks(chunks, sample_weights)
     marginal = _checked(label_distribution, epsilon, source.k)
     if _is_zero(epsilon):
-        return _exact_output(source, marginal)
+        return _exact_output(source, marginal, in_memory=False)
     return _solve_entropic_stream(source, marginal, epsilon, tolerance, max_iterations)
 
 
@@ -186,10 +185,10 @@ def _entropic_output(
     )
 
 
-def _exact_output(chunks: RowChunks, marginal: Marginal) -> OtterOutput:
+def _exact_output(chunks: RowChunks, marginal: Marginal, *, in_memory: bool) -> OtterOutput:
     if isinstance(marginal, Near):
         raise ValueError("Near needs epsilon > 0: with a divergence penalty the exact problem is no linear programme")
-    solution = exact.solve(chunks, marginal)
+    solution = exact.solve(chunks, marginal, in_memory=in_memory)
     return OtterOutput(
         dual=jnp.asarray(solution.dual),
         assignment=jnp.asarray(solution.assignment),
@@ -206,7 +205,10 @@ def _solve_entropic_stream(
 ) -> OtterOutput:
     dtype = jnp.promote_types(jnp.result_type(float), jnp.float32)
     marginal = marginal.astype(dtype)
-    state = chunked_semidual.anneal(chunks, marginal, epsilon, tolerance=tolerance, max_iterations=max_iterations)
+    scale = chunked_semidual.mean_margin(chunks, marginal.active)
+    state = chunked_semidual.anneal(
+        chunks, marginal, epsilon, scale=scale, tolerance=tolerance, max_iterations=max_iterations
+    )
     sums = chunked_semidual.evaluate(chunks, state.dual, epsilon, marginal.active)
     dual = jnp.where(marginal.active, state.dual, -jnp.inf)
     return OtterOutput(

@@ -1,22 +1,24 @@
 """The semi-dual of scores that are read in chunks: :mod:`.semidual` driven from the host."""
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from zsml_jax.typing import Array, Scalar
+from zsml_jax.typing import Array, PyTree, Scalar
 from zsml_jax.zeroshot.transport import annealing, row_blocks, semidual
 from zsml_jax.zeroshot.transport.marginals import Marginal
-from zsml_jax.zeroshot.transport.row_chunks import RowChunks
+from zsml_jax.zeroshot.transport.row_chunks import CoarseRows, RowChunks
 
 
 def anneal(
-    chunks: RowChunks,
+    chunks: RowChunks | CoarseRows,
     marginal: Marginal,
     epsilon: float,
     *,
+    scale: float,
     tolerance: float,
     max_iterations: int,
     dtype: jax.typing.DTypeLike | None = None,
@@ -27,6 +29,7 @@ def anneal(
       chunks: the rows, with masses that sum to one.
       marginal: what is known of the label distribution.
       epsilon: the temperature of the last level, nats.
+      scale: the :func:`mean_margin` of the scores, from which the temperature is annealed, nats.
       tolerance: the L1 error of the marginal at which to stop.
       max_iterations: passes over the rows at most.
       dtype: the type in which exponentials are taken.
@@ -35,7 +38,6 @@ def anneal(
       The last state.
     """
     active = marginal.active
-    scale = mean_margin(chunks, active)
     zero = jnp.zeros(chunks.k, marginal.center.dtype)
     state = annealing.start(marginal, jnp.maximum(epsilon, 4 * scale), zero)
     while not bool(state.done) and int(state.iteration) < max_iterations:
@@ -45,7 +47,7 @@ def anneal(
 
 
 def class_mass(
-    chunks: RowChunks,
+    chunks: RowChunks | CoarseRows,
     dual: Float[Array, " k"],
     epsilon: Scalar,
     active: Bool[Array, " k"],
@@ -53,18 +55,24 @@ def class_mass(
     dtype: jax.typing.DTypeLike | None = None,
 ) -> Float[Array, " k"]:
     """Returns :func:`.semidual.class_mass` summed over chunks."""
-    return sum(_chunk_mass(rows, weights, dual, epsilon, active, dtype=dtype) for rows, weights in chunks)
+    return _sum(_chunk_mass(rows, weights, dual, epsilon, active, dtype=dtype) for rows, weights in chunks)
 
 
-def evaluate(chunks: RowChunks, dual: Float[Array, " k"], epsilon: Scalar, active: Bool[Array, " k"]) -> semidual.Pass:
+def evaluate(
+    chunks: RowChunks | CoarseRows, dual: Float[Array, " k"], epsilon: Scalar, active: Bool[Array, " k"]
+) -> semidual.Pass:
     """Returns :func:`.semidual.evaluate` summed over chunks."""
-    parts = (_chunk_pass(rows, weights, dual, epsilon, active) for rows, weights in chunks)
-    return functools.reduce(row_blocks.add_trees, parts)
+    return _sum(_chunk_pass(rows, weights, dual, epsilon, active) for rows, weights in chunks)
 
 
-def mean_margin(chunks: RowChunks, active: Bool[Array, " k"]) -> float:
+def mean_margin(chunks: RowChunks | CoarseRows, active: Bool[Array, " k"]) -> float:
     """Returns :func:`.semidual.mean_margin` over chunks."""
-    return float(sum(_chunk_margin(rows, weights, active) for rows, weights in chunks))
+    return float(_sum(_chunk_margin(rows, weights, active) for rows, weights in chunks))
+
+
+def _sum(parts: Iterator[PyTree]) -> PyTree:
+    """Adds up, waiting for each part: chunks that are only queued would all be in memory at once."""
+    return functools.reduce(row_blocks.add_trees, map(jax.block_until_ready, parts))
 
 
 _advance = jax.jit(annealing.advance)

@@ -13,7 +13,6 @@ Rows are read in chunks, so that the scores may lie on disk. Memory holds the ch
 problem, and a k x k matrix.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -23,13 +22,14 @@ import numpy as np
 from zsml_jax.typing import AnyArray, Array
 from zsml_jax.zeroshot.transport import chunked_semidual, network_simplex, row_blocks, semidual
 from zsml_jax.zeroshot.transport.marginals import Between, Exactly
-from zsml_jax.zeroshot.transport.row_chunks import RowChunks
+from zsml_jax.zeroshot.transport.row_chunks import CoarseRows, RowChunks
 
 _SMALL_PROBLEM_ENTRIES = 2**19  # below, the network simplex takes all rows at once
 _SMALL_PROBLEM_ROWS = 2048  # rows that the annealing should leave undecided, or
 _SMALL_PROBLEM_ROWS_PER_CLASS = 3  # this many for each class
 _MAX_ROUNDS = 30
 _MAX_ANNEALING_PASSES = 300
+_ANNEALING_TOLERANCE = 0.02
 _CENTRING_STEPS = 30
 _EXPONENT_DTYPE = jnp.float32  # the annealing only has to come near; margins and costs are float64
 
@@ -56,12 +56,13 @@ class ExactSolution(NamedTuple):
     converged: bool
 
 
-def solve(chunks: RowChunks, marginal: Exactly | Between) -> ExactSolution:
+def solve(chunks: RowChunks, marginal: Exactly | Between, *, in_memory: bool) -> ExactSolution:
     """Solves the linear programme ``min <P, -log_probs>`` with given row masses and class masses.
 
     Args:
       chunks: the scores, with row masses that sum to one.
       marginal: the masses of the classes, exactly or as intervals.
+      in_memory: whether a float32 copy of the scores may be kept on the device, so that annealing need not read them.
 
     Returns:
       The solution. Where all rows weigh the same, the number of rows of a class is its mass times n if that is whole,
@@ -72,10 +73,10 @@ def solve(chunks: RowChunks, marginal: Exactly | Between) -> ExactSolution:
       RuntimeError: if the network simplex fails.
     """
     with jax.enable_x64(True):
-        return _solve(chunks, marginal.astype(np.float64))
+        return _solve(chunks, marginal.astype(np.float64), in_memory)
 
 
-def _solve(chunks: RowChunks, marginal: Exactly | Between) -> ExactSolution:
+def _solve(chunks: RowChunks, marginal: Exactly | Between, in_memory: bool) -> ExactSolution:
     n = chunks.n
     lower, upper = _capacities(marginal, n, whole=chunks.equal_weights)
     active = upper > 0
@@ -85,8 +86,10 @@ def _solve(chunks: RowChunks, marginal: Exactly | Between) -> ExactSolution:
         undecided = np.ones(n, bool)
         best, margin = np.zeros(n, np.int32), np.zeros(n)
     else:
-        dual, passes = _anneal(chunks, marginal, _capped_rows(n, chunks.k))
-        best, margin = _best_classes(chunks, _shift(dual, active))
+        source = chunks.coarse() if in_memory else chunks
+        dual, passes = _anneal(source, marginal, _capped_rows(n, chunks.k))
+        best, margin = _best_classes(source, _shift(dual, active))
+        del source
         undecided = np.zeros(n, bool)
         undecided[np.argpartition(margin, _capped_rows(n, chunks.k) - 1)[: _capped_rows(n, chunks.k)]] = True
 
@@ -169,17 +172,23 @@ def _shift(dual: np.ndarray, active: np.ndarray) -> np.ndarray:
     return np.where(active, dual, -np.inf)
 
 
-def _anneal(chunks: RowChunks, marginal: Exactly | Between, n_undecided: int) -> tuple[np.ndarray, int]:
+def _anneal(chunks: RowChunks | CoarseRows, marginal: Exactly | Between, n_undecided: int) -> tuple[np.ndarray, int]:
     """Returns a dual so near the optimum that about ``n_undecided`` rows have margins of a few temperatures."""
     margin = chunked_semidual.mean_margin(chunks, marginal.active) or 1.0
     target = margin * min(1.0, n_undecided / (3 * chunks.n))
     state = chunked_semidual.anneal(
-        chunks, marginal, target, tolerance=0.02, max_iterations=_MAX_ANNEALING_PASSES, dtype=_EXPONENT_DTYPE
+        chunks,
+        marginal,
+        target,
+        scale=margin,
+        tolerance=_ANNEALING_TOLERANCE,
+        max_iterations=_MAX_ANNEALING_PASSES,
+        dtype=_EXPONENT_DTYPE,
     )
     return np.asarray(state.dual), int(state.iteration) + 2
 
 
-def _best_classes(chunks: RowChunks, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _best_classes(chunks: RowChunks | CoarseRows, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     parts = [jax.tree.map(np.asarray, _row_margins(rows, weights, shift)) for rows, weights in chunks]
     best, margin = (np.concatenate(part) for part in zip(*parts, strict=True))
     return best.astype(np.int32), margin
@@ -271,14 +280,14 @@ def _combined(a: _Totals, b: _Totals) -> _Totals:
 
 
 def _certify(chunks: RowChunks, assignment: np.ndarray, decided_mass: np.ndarray, shift: np.ndarray) -> _Check:
-    violations, totals, begin = [], [], 0
+    violations, totals, begin = [], None, 0
     for rows, weights in chunks:
         span = slice(begin, begin + len(weights))
         part = _check_rows(rows, weights, assignment[span], decided_mass[span], shift)
         violations.append(np.asarray(part.violation))
-        totals.append(part.totals)
+        totals = part.totals if totals is None else _combined(totals, part.totals)
         begin += len(weights)
-    return _Check(np.concatenate(violations), jax.tree.map(np.asarray, functools.reduce(_combined, totals)))
+    return _Check(np.concatenate(violations), jax.tree.map(np.asarray, totals))
 
 
 @jax.jit

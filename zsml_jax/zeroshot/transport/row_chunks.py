@@ -1,8 +1,10 @@
 """Rows of scores that are read in chunks, as often as a solver asks for them."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +13,8 @@ from zsml_jax.zeroshot import validation
 
 #: Chunks of scores, each ``(rows, k)``: a sequence, or a function that starts a fresh iteration over them.
 ChunkSource: TypeAlias = Sequence[AnyArray] | Callable[[], Iterable[AnyArray]]
+
+_ENTRIES = 2**20  # of a chunk of scores that are in memory: small enough for its buffers to be used again
 
 _CHANGED = (
     "the chunks changed between two passes; pass a sequence, or a function that starts a new iteration over the same "
@@ -62,6 +66,21 @@ class RowChunks:
         for rows, begin, end in self._spans():
             yield jnp.asarray(rows), self.weights[begin:end]
 
+    @classmethod
+    def of_array(cls, log_probs: AnyArray, sample_weights: AnyArray | None = None) -> "RowChunks":
+        """Returns chunks that are views of one array of scores, ``(n, k)``."""
+        n, k = log_probs.shape
+        size = _chunk_size(n, max(1, _ENTRIES // k))
+        return cls(lambda: (log_probs[i : i + size] for i in range(0, n, size)), sample_weights)
+
+    def coarse(self) -> "CoarseRows":
+        """Returns the rows in float32 on the device, less their maximum, which no plan depends on."""
+        coarse, begin = jnp.zeros((self.n, self.k), jnp.float32), 0
+        for rows, weights in self:
+            coarse = _with_centred(coarse, rows, begin).block_until_ready()
+            begin += len(weights)
+        return CoarseRows(coarse, self.weights)
+
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Returns the rows of the given sorted indices, in float64, ``(len(indices), k)``."""
         parts = []
@@ -84,3 +103,33 @@ class RowChunks:
 
     def _chunks(self) -> Iterable[AnyArray]:
         return self._source() if callable(self._source) else self._source
+
+
+class CoarseRows:
+    """Rows in float32 that stay on the device as one chunk; iterates as :class:`RowChunks` does.
+
+    Attributes:
+      n: the number of rows.
+      k: the number of classes.
+    """
+
+    def __init__(self, rows: Array, weights: np.ndarray):
+        """Keeps the rows and their masses."""
+        self.n, self.k = rows.shape
+        self._chunk = rows, weights
+
+    def __iter__(self) -> Iterator[tuple[Array, np.ndarray]]:
+        yield self._chunk
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _with_centred(coarse: Array, rows: Array, begin: Array | int) -> Array:
+    centred = (rows - jnp.max(rows, axis=1, keepdims=True)).astype(coarse.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(coarse, centred, begin, axis=0)
+
+
+def _chunk_size(n: int, target: int) -> int:
+    """Returns a size of at most ``target`` that divides n, so that all chunks are compiled once, if one is near."""
+    if n <= target:
+        return n
+    return next((size for size in range(target, target // 2, -1) if n % size == 0), target)
