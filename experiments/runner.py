@@ -175,8 +175,10 @@ def _term_as_exit(folder: RunFolder) -> Generator[None, None, None]:
     previous = None if jax.distributed.is_initialized() else signal.signal(signal.SIGTERM, leave)
     try:
         yield
-    except (SystemExit, KeyboardInterrupt):
-        _tell(f"interrupted; the same command with --resume goes on in {folder.path}")
+    except (SystemExit, KeyboardInterrupt) as error:
+        # An exit with a message is the experiment's refusal of its config, which no resuming would change.
+        if not isinstance(error, SystemExit) or not isinstance(error.code, str):
+            _tell(f"interrupted; the same command with --resume goes on in {folder.path}")
         raise
     finally:
         if previous is not None:
