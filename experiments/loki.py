@@ -81,7 +81,7 @@ def run(config: Config, folder: RunFolder) -> None:
     curves: dict[str, list[tuple[float, float, float]]] = {"argmax": [], "Loki": []}
     for m in config.observed:
         rows = [row for row in grid if row["observed"] == m]
-        mean = {name: bounds(evaluate.seed_interval(np.array([row[name] for row in rows]))) for name in rows[0]}
+        mean = {name: bounds(evaluate.seed_interval(np.array([row[name] for row in rows], float))) for name in rows[0]}
         saved = 1 - mean["loki"][0] / mean["argmax"][0]
         table.add(m, mean["argmax"], mean["loki"], saved, mean["argmax accuracy"][0], mean["loki accuracy"][0])
         curves["argmax"].append(mean["argmax"])
