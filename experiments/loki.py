@@ -127,7 +127,7 @@ def measure(task: Task, m: int, seed: int) -> dict[str, float]:
         "argmax": loki.report(labels, columns[probs.argmax(1)], task.metric),
         "loki": loki.report(labels, loki.decode(probs, task.metric, observed=names), task.metric),
     }
-    result = {"observed": m}
+    result: dict[str, float] = {"observed": m}
     for name, row in figures.items():
         result |= {name: float(row.squared_distance), f"{name} accuracy": float(row.accuracy)}
     return result

@@ -237,7 +237,8 @@ def write_report(
 def bounds(interval: Mapping[str, float] | evaluate.Interval) -> tuple[float, float, float]:
     """Returns ``(value, low, high)`` of an interval that came back from the run folder."""
     fields = interval if isinstance(interval, Mapping) else interval._asdict()
-    return tuple(float(value) for value in list(fields.values())[:3])
+    value, low, high = (float(x) for x in list(fields.values())[:3])
+    return value, low, high
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def edited_heads(config: Config, problem: Problem, head: ClassHead) -> tuple[dic
 
 
 def tuned_adaptation(
-    config: Config, x: np.ndarray, validation: Labelled, vectors: dict[str, np.ndarray | None], head: ClassHead
+    config: Config, x: np.ndarray, validation: Labelled, vectors: insights.InsightVectors, head: ClassHead
 ) -> tuple[ClassHead, str]:
     """Fits all candidates in one vmapped program, and takes the most accurate one on the labelled examples."""
     proximity, weight = map(jnp.ravel, jnp.meshgrid(jnp.array(config.proximities), jnp.array(config.helpful_weights)))
@@ -202,7 +202,7 @@ def measure(
         data = (labels, predicted, grouping.groups)
         figures[name] = rows(evaluate.bootstrap_interval(statistic, *data, **draw))
         change[name] = rows(evaluate.paired_difference_interval(statistic, data, baseline, **draw))
-        by_group = lambda *arrays: accuracies(*arrays).accuracy
+        by_group = lambda *arrays: jnp.asarray(accuracies(*arrays).accuracy)
         spread = evaluate.bootstrap_interval(by_group, *data, **draw)
         groups[name] = np.stack([spread.estimate, spread.low, spread.high], axis=1).tolist()
     return {"figures": figures, "change": change, "groups": groups}

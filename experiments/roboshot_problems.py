@@ -76,6 +76,8 @@ def from_text(
     encoder = models.text_encoder(model)
     train, validation, test = load_splits(encoder, dataset, "train", "validation", "test", limit=limit)
     names, classes = test.dataset.group_names, test.dataset.class_names
+    if test.dataset.groups is None or train.dataset.groups is None:
+        raise ValueError(f"RoboShot's metrics need groups, and {test.dataset!r} has none")
     by_class = lambda split: split.dataset.groups * len(classes) + split.labels
     sizes = lambda groups, n: np.bincount(groups, minlength=n)
     crossed = tuple(f"{group}, {name}" for group in names for name in classes)

@@ -6,6 +6,7 @@ python -m experiments.synthetic next_class
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -59,9 +60,12 @@ class NextClass:
 def run(config: BayesRecovery | Gaussians | NextClass, folder: RunFolder) -> None:
     """Runs the experiment of the config's type."""
     # By name: run as a script, this module is not the one that the presets import their classes from.
-    {"BayesRecovery": bayes_recovery, "Gaussians": gaussians, "NextClass": next_class}[type(config).__name__](
-        config, folder
-    )
+    experiments: dict[str, Callable[..., None]] = {
+        "BayesRecovery": bayes_recovery,
+        "Gaussians": gaussians,
+        "NextClass": next_class,
+    }
+    experiments[type(config).__name__](config, folder)
 
 
 def bayes_recovery(config: BayesRecovery, folder: RunFolder) -> None:

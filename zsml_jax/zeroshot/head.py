@@ -4,6 +4,7 @@ Every method of this wing ends in such a head. RoboShot transforms its class vec
 bias, and Loki decodes its probabilities, so that a composed method costs one affine map per example.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import flax.struct
@@ -31,7 +32,7 @@ class ClassHead:
 
     def logits(self, x: Float[AnyArray, "n d"]) -> Float[Array, "n k"]:
         """Returns ``logit_scale * x @ vectors.T + bias``."""
-        return self.logit_scale * (jnp.asarray(x) @ self.vectors.T) + self.bias
+        return jnp.asarray(self.logit_scale) * (jnp.asarray(x) @ self.vectors.T) + self.bias
 
     def log_probs(self, x: Float[AnyArray, "n d"]) -> Float[Array, "n k"]:
         """Returns the log-softmax of the logits, in nats."""
@@ -43,7 +44,7 @@ class ClassHead:
 
     def shifted(self, dual: Float[AnyArray, " k"]) -> "ClassHead":
         """Returns the head with ``dual`` (nats) added to its bias: OTTER folded in."""
-        return self.replace(bias=self.bias + dual)
+        return dataclasses.replace(self, bias=self.bias + dual)
 
 
 def class_head(

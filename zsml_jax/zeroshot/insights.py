@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +30,13 @@ Pair = tuple[str, str]
 
 _FOLDER = Path(__file__).parent / "insights_data"
 _QUERIES = "queries"
+
+
+class InsightVectors(TypedDict):
+    """The keyword arguments of RoboShot: vectors ``(m, d)`` of each kind, None where there is no insight."""
+
+    harmful: np.ndarray | None
+    helpful: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +59,16 @@ class Insights:
     class_prompts: tuple[tuple[str, ...], ...] = ()
     group_prompts: tuple[tuple[str, ...], ...] = ()
 
-    def vectors(self, encoder: Encoder) -> dict[str, Float[np.ndarray, "_ d"] | None]:
+    def vectors(self, encoder: Encoder) -> "InsightVectors":
         """Returns the keyword arguments ``harmful`` and ``helpful`` of RoboShot; None for an empty kind.
 
         Args:
           encoder: maps a list of texts to their embeddings; the one that embeds the examples.
         """
-        return {
-            name: vectors(encoder, pairs) if pairs else None
-            for name, pairs in (("harmful", self.harmful), ("helpful", self.helpful))
-        }
+        return InsightVectors(
+            harmful=vectors(encoder, self.harmful) if self.harmful else None,
+            helpful=vectors(encoder, self.helpful) if self.helpful else None,
+        )
 
 
 def vectors(encoder: Encoder, pairs: Sequence[Pair]) -> Float[np.ndarray, "m d"]:
