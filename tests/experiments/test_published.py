@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +228,13 @@ def test_a_zero_embedding_is_refused(tmp_path, clip_folder):
     np.save(folder / "embeddings.npy", x)
     with pytest.raises(SystemExit, match="row 5 is zero"):
         run(tmp_path, "loki_clip", "--folder", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_command_of_a_preset_finds_the_experiment_of_its_config(tmp_path, preset):
+    command = [sys.executable, "-m", "experiments.published", preset, "--runs-dir", str(tmp_path)]
+    root = Path(runner.__file__).parent.parent
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 1
+    assert f"{preset} needs --folder DIR" in told.stderr
