@@ -207,8 +207,9 @@ def _checked(
     if probs.shape[1] != len(columns):
         raise ValueError(f"probs has {probs.shape[1]} columns, but {len(columns)} classes are observed")
     if not isinstance(probs, jax.core.Tracer):
-        low, mass = jnp.min(probs, axis=1), jnp.sum(probs, axis=1)
-        bad = np.asarray(~((low >= 0) & (mass > 0) & (mass < jnp.inf)))
+        values = np.asarray(probs)  # numpy, so that known values are checked inside another function's trace too
+        low, mass = values.min(axis=1), values.sum(axis=1)
+        bad = ~((low >= 0) & (mass > 0) & (mass < np.inf))
         if bad.any():
             raise ValueError(
                 "probs must be finite and not negative, with a positive sum in every row; "

@@ -127,7 +127,11 @@ def check_vectors(x: AnyArray, name: str, d: int) -> None:
         raise ValueError(f"{name} must have the dimension {d} of the insights last, got shape {np.shape(x)}")
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise ValueError(f"{name} must hold floats, got dtype {jnp.result_type(x)}")
-    # Embeddings that lie on an accelerator are checked there.
+    if isinstance(x, jax.core.Tracer):
+        return
+    # Embeddings that lie on an accelerator are checked there, known ones also inside another function's trace.
     library = jnp if isinstance(x, jax.Array) else np
-    if not isinstance(x, jax.core.Tracer) and not library.isfinite(x).all():
+    with jax.ensure_compile_time_eval():
+        finite = bool(library.isfinite(x).all())
+    if not finite:
         raise ValueError(f"{name} must be finite, got NaN or infinity")
