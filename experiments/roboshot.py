@@ -9,7 +9,7 @@ averages that the literature calls "average accuracy", the worst group and the g
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -118,38 +118,39 @@ def edited_heads(config: Config, problem: Problem, head: ClassHead) -> tuple[dic
     """Returns the head of every variant, and what is to be said of them."""
     vectors = problem.known.vectors(problem.encoder)
     harmful, helpful = vectors["harmful"], vectors["helpful"]
+    adapt = functools.partial(adaptation.fit, harmful=harmful, helpful=helpful)
     heads, notes = {"zero-shot": head}, []
     if harmful is not None:
         heads["reject only"] = roboshot.edit_head(head, harmful=harmful)
     if helpful is not None:
         heads["boost only"] = roboshot.edit_head(head, helpful=helpful)
     if harmful is not None and helpful is not None:
-        edit = roboshot.fit(**vectors)
+        edit = roboshot.fit(harmful=harmful, helpful=helpful)
         heads["RoboShot"] = edit.edit_head(head)
-        heads["RoboShot, orthogonal"] = roboshot.edit_head(head, **vectors, orthogonal=True)
+        heads["RoboShot, orthogonal"] = roboshot.edit_head(head, harmful=harmful, helpful=helpful, orthogonal=True)
         notes.append(
             f"The harmful insights span {int(edit.harmful_dimension)} directions, the helpful ones "
             f"{int(edit.helpful_dimension)}."
         )
     if problem.unlabelled is not None:
-        heads["label-free adaptation"] = adaptation.fit(problem.unlabelled, **vectors).edit_head(head)
+        heads["label-free adaptation"] = adapt(problem.unlabelled).edit_head(head)
         if problem.validation is not None:
             heads["label-free adaptation, tuned"], note = tuned_adaptation(
-                config, problem.unlabelled, problem.validation, vectors, head
+                config, functools.partial(adapt, problem.unlabelled), problem.validation, head
             )
             notes.append(note)
     return heads, notes
 
 
 def tuned_adaptation(
-    config: Config, x: np.ndarray, validation: Labelled, vectors: insights.InsightVectors, head: ClassHead
+    config: Config, adapt: Callable[..., adaptation.AdaptationOutput], validation: Labelled, head: ClassHead
 ) -> tuple[ClassHead, str]:
     """Fits all candidates in one vmapped program, and takes the most accurate one on the labelled examples."""
     proximity, weight = map(jnp.ravel, jnp.meshgrid(jnp.array(config.proximities), jnp.array(config.helpful_weights)))
 
     @jax.vmap
     def candidates(proximity: jax.Array, weight: jax.Array) -> tuple[ClassHead, jax.Array]:
-        edited = adaptation.fit(x, **vectors, proximity=proximity, helpful_weight=weight).edit_head(head)
+        edited = adapt(proximity=proximity, helpful_weight=weight).edit_head(head)
         return edited, jnp.mean(edited.predict(validation.x) == validation.labels)
 
     heads, accuracies = candidates(proximity, weight)

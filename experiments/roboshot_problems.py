@@ -76,16 +76,19 @@ def from_text(
     encoder = models.text_encoder(model)
     train, validation, test = load_splits(encoder, dataset, "train", "validation", "test", limit=limit)
     names, classes = test.dataset.group_names, test.dataset.class_names
-    if test.dataset.groups is None or train.dataset.groups is None:
-        raise ValueError(f"RoboShot's metrics need groups, and {test.dataset!r} has none")
-    by_class = lambda split: split.dataset.groups * len(classes) + split.labels
+    groups, train_groups = test.dataset.groups, train.dataset.groups
+    if groups is None or train_groups is None:
+        raise ValueError(f"dataset must be one with groups, and {dataset!r} has none")
+    by_class = lambda groups, labels: groups * len(classes) + labels
     sizes = lambda groups, n: np.bincount(groups, minlength=n)
     crossed = tuple(f"{group}, {name}" for group in names for name in classes)
     return Problem(
         test=Labelled(test.x, test.labels),
         groupings={
-            "domains": Grouping(names, test.dataset.groups, sizes(train.dataset.groups, len(names))),
-            "domains x classes": Grouping(crossed, by_class(test), sizes(by_class(train), len(crossed))),
+            "domains": Grouping(names, groups, sizes(train_groups, len(names))),
+            "domains x classes": Grouping(
+                crossed, by_class(groups, test.labels), sizes(by_class(train_groups, train.labels), len(crossed))
+            ),
         },
         known=known,
         encoder=encoder,

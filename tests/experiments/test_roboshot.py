@@ -1,5 +1,6 @@
 """A made-up problem of three orthogonal concepts, whose accuracies before and after the edit are known by counting."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -173,6 +174,20 @@ def test_a_text_data_set_is_measured_by_domain_and_by_domain_and_class(made_up_t
     assert "100 labelled examples choose" in report
     assert "published" not in report
     assert (folder.path / "checkpoints" / "roboshot").is_dir()
+
+
+def test_a_text_data_set_without_groups_is_refused(made_up_text, tmp_path, monkeypatch):
+    with_groups = roboshot_problems.load_splits
+
+    def without_groups(*arguments, limit):
+        return [
+            Split(dataclasses.replace(split.dataset, groups=None, group_names=()), split.x)
+            for split in with_groups(*arguments, limit=limit)
+        ]
+
+    monkeypatch.setattr(roboshot_problems, "load_splits", without_groups)
+    with pytest.raises(ValueError, match="dataset must be one with groups, and 'sentiment_domains' has none"):
+        start("sentiment_domains", tmp_path)
 
 
 def test_published_figures_are_fractions_by_method():
