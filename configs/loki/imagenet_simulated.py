@@ -7,8 +7,8 @@ any node with all classes observed, and 37.8, 28.8 and 19.5 with 250: Loki over 
 paper's figure 2 on real images and another tree (33 to 25 with all classes, read off). The exponent 2 is the best of
 five with 500 and 750 observed classes, 4 with 250; the paper's is 2 throughout. The cost is accuracy: 49.4 % for the
 argmax, 37.8 % over the classes, 10.7 % over any node. Choosing the next class by the locus makes the locus larger (368
-nodes against 271 with 110 observed), but E[d^2] is lower after a random choice (26.0 against 27.8): classes far from
-everything are few, and the examples are spread evenly.
+nodes against 271 with 110 observed), but E[d^2] is lower after a random choice (26.0 against 27.8), which leaves the
+classes nearer to an observed one: a mean squared distance of 11.5 against 13.1.
 """
 
 from experiments.loki import Config
