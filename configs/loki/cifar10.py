@@ -6,7 +6,7 @@ Three minutes on two cores. Only the test split is used, cut in 8,000 examples t
 Expect E[d^2] of 13.3 for the argmax, 12.1 for Loki over the classes and 7.0 over any node with all classes observed,
 and 18.4, 18.0 and 11.3 with three. The cost is accuracy: with all classes 36.7 %, 33.8 % and 1.4 %. A weak probe is
 better served by "animal" than by a guess, if that is an answer. Choosing the next class by the locus lowers E[d^2] with
-three to six observed classes (8.4 against 9.8 with four) and makes no difference from eight on.
+three to five observed classes (8.4 against 9.8 with four) and makes no difference from eight on.
 """
 
 from experiments.loki import Config
