@@ -17,6 +17,7 @@ import numpy as np
 from experiments.otter import accuracy_interval, bounds
 from experiments.text_classification import Split, described_head, load_splits
 from zsml_jax import models
+from zsml_jax.data import hierarchy
 from zsml_jax.report import Column, RunFolder, Table, plot
 from zsml_jax.train import checkpoint
 from zsml_jax.typing import Encoder
@@ -93,7 +94,7 @@ def adapt(folder: RunFolder, document, name: str, split: Split, head: ClassHead)
 def compose(folder: RunFolder, encoder: Encoder, split: Split, head: ClassHead) -> Table:
     """Edits the head, shifts it by OTTER's dual, decodes with the tree of TREC's classes, and saves it all."""
     names = split.dataset.class_names
-    tree = TreeMetric.from_hierarchy(question_tree(names), classes=names)
+    tree = TreeMetric.from_hierarchy(hierarchy.prefix_edges(names, root="question"), classes=names)
     edited = roboshot.edit_head(head, **insights.load("trec").vectors(encoder))
     fitted = otter.solve(edited.log_probs(split.x), split.label_distribution)
     adapted = edited.shifted(fitted.dual)
@@ -116,12 +117,6 @@ def compose(folder: RunFolder, encoder: Encoder, split: Split, head: ClassHead) 
         figures = loki.report(split.labels, predicted, tree)
         table.add(name, float(figures.accuracy), float(figures.squared_distance))
     return table
-
-
-def question_tree(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Returns the child-parent edges of fine classes such as HUM:ind, their coarse classes, and a root."""
-    coarse = dict.fromkeys(name.split(":")[0] for name in names)
-    return [(name, name.split(":")[0]) for name in names] + [(name, "question") for name in coarse]
 
 
 def main(argv: list[str] | None = None) -> RunFolder:

@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from experiments.demo import question_tree
 from experiments.text_classification import described_head, load_splits
 from zsml_jax import data, models
 from zsml_jax.data import hierarchy
@@ -46,7 +45,7 @@ def trec(encoder_name: str, scores: str, *, template: str, logit_scale: float, l
     encoder = models.text_encoder(encoder_name)
     train, test = load_splits(encoder, "trec_fine", "train", "test", limit=limit)
     names = test.dataset.class_names
-    edges = question_tree(names)
+    edges = hierarchy.prefix_edges(names, root="question")
     if scores == "zero_shot":
         logits = np.asarray(described_head(encoder, test.dataset, template, logit_scale).logits(test.x))
         return _task(

@@ -1,15 +1,15 @@
 """The papers' own image and text sets, with the papers' settings, the published figures beside the measured ones.
 
     python -m experiments.published otter_clip --folder DIR --dataset cifar10
-    python -m experiments.published roboshot_clip --folder DIR --dataset waterbirds --model vit_b32
     python -m experiments.published loki_clip --folder DIR --model rn50
 
-The embeddings are made elsewhere and lie in a folder that :mod:`zsml_jax.data.cached_embeddings` reads.
+The embeddings are made elsewhere and lie in a folder that :mod:`zsml_jax.data.cached_embeddings` reads. RoboShot's
+sets are presets of :mod:`experiments.roboshot`.
 """
 
 import dataclasses
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,8 +23,7 @@ from experiments.runner import Experiment
 from zsml_jax import evaluate
 from zsml_jax.data import cached_embeddings
 from zsml_jax.report import Column, RunFolder, Table
-from zsml_jax.zeroshot import loki, otter, prior_matching_released, roboshot
-from zsml_jax.zeroshot.head import ClassHead
+from zsml_jax.zeroshot import loki, otter, prior_matching_released
 from zsml_jax.zeroshot.metric_space import CompleteMetric, EuclideanMetric, Metric, TreeMetric
 
 _CONFIGS = Path(__file__).parent.parent / "configs" / "published"
@@ -35,18 +34,6 @@ FILES = {
     "classes.json": "the list of the k class names",
     "class_embeddings.npy": "(k, d) floats, the embedding of each class's prompt by the same model",
 }
-GROUPS_FILE = {"groups.npy": "(n,) indices of what should not matter: the background, the gender, the domain"}
-
-#: What RoboShot's released code calls the average of each set.
-AVERAGES = {
-    "waterbirds": "mean over groups by their size in the training set (WILDS' adjusted average)",
-    "celeba": "share of all examples",
-    "pacs": "unweighted mean over class x domain",
-    "vlcs": "unweighted mean over class x domain",
-    "cxr14": "unweighted mean over classes",
-}
-#: Training examples of landbirds on land and on water, then waterbirds on land and on water.
-WATERBIRDS_TRAINING_SIZES = np.array([3498, 184, 56, 1057])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,18 +58,6 @@ class OtterClip:
 
 
 @dataclasses.dataclass(frozen=True)
-class RoboshotClip:
-    """RoboShot on an image set of its table 1."""
-
-    folder: Path | None = None
-    """The folder of the set's embeddings by the model."""
-    dataset: str = "waterbirds"
-    """waterbirds, celeba, pacs, vlcs or cxr14."""
-    model: str = "vit_b32"
-    """vit_b32, vit_l14, align or altclip; biomedclip for cxr14."""
-
-
-@dataclasses.dataclass(frozen=True)
 class LokiClip:
     """Loki on CIFAR-100, its table 1."""
 
@@ -94,14 +69,10 @@ class LokiClip:
     """Divides the cosine similarities; CLIP's."""
 
 
-def run(config: OtterClip | RoboshotClip | LokiClip, folder: RunFolder) -> None:
+def run(config: OtterClip | LokiClip, folder: RunFolder) -> None:
     """Runs the experiment of the config's type."""
     # By name: run as a script, this module is not the one that the presets import their classes from.
-    experiments: dict[str, Experiment] = {
-        "OtterClip": otter_clip,
-        "RoboshotClip": roboshot_clip,
-        "LokiClip": loki_clip,
-    }
+    experiments: dict[str, Experiment] = {"OtterClip": otter_clip, "LokiClip": loki_clip}
     experiments[type(config).__name__](config, folder)
 
 
@@ -122,7 +93,6 @@ class Embedded(NamedTuple):
     labels: np.ndarray
     class_names: tuple[str, ...]
     class_vectors: np.ndarray
-    contexts: np.ndarray
 
     @property
     def cosines(self) -> np.ndarray:
@@ -130,27 +100,25 @@ class Embedded(NamedTuple):
         return self.x @ self.class_vectors.T
 
 
-def load(folder: Path | None, preset: str, files: Mapping[str, str]) -> Embedded:
+def load(folder: Path | None, preset: str) -> Embedded:
     """Reads a folder of embeddings, or says which files it must hold."""
     if folder is None:
-        _refuse(f"{preset} needs --folder DIR", files)
-    if missing := [name for name in files if not (folder / name).is_file()]:
-        _refuse(f"{folder} lacks {', '.join(missing)}", files)
+        _refuse(f"{preset} needs --folder DIR")
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        _refuse(f"{folder} lacks {', '.join(missing)}")
     content = cached_embeddings.load(folder)
-    groups = content.groups if "groups.npy" in files else None
     return Embedded(
         x=_unit_rows(content.embeddings, "embeddings.npy"),
         labels=content.labels,
         class_names=content.class_names,
         class_vectors=_unit_rows(content.class_embeddings, "class_embeddings.npy"),
-        contexts=np.zeros_like(content.labels) if groups is None else groups,
     )
 
 
 def otter_clip(config: OtterClip, folder: RunFolder) -> None:
     """Zero-shot, prior matching, OTTER and R-OTTER, from the softmax of raw cosines as released."""
     figures = published("otter_clip", config.dataset)
-    content = load(config.folder, "otter_clip", FILES)
+    content = load(config.folder, "otter_clip")
     labels, k = content.labels, len(content.class_names)
     log_probs = np.asarray(jax.nn.log_softmax(content.cosines, axis=1))
     nu = np.bincount(labels, minlength=k) / len(labels)
@@ -225,94 +193,10 @@ def labelled_sample(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray
     return chosen
 
 
-def roboshot_clip(config: RoboshotClip, folder: RunFolder) -> None:
-    """Zero-shot, RoboShot and its halves, with the average that the paper's code takes of each set."""
-    figures = published("roboshot_clip", config.dataset, config.model)
-    # The groups of CXR14 are its classes.
-    files = FILES if config.dataset == "cxr14" else FILES | GROUPS_FILE
-    content = load(config.folder, "roboshot_clip", files)
-    edits = {name: insight_vectors(config.folder, name) for name in ("harmful", "helpful")}
-    rows = folder.cached(
-        f"methods with {sorted(n for n in edits if edits[n] is not None)}", lambda: edited(config, content, edits)
-    )
-
-    document = folder.document(f"RoboShot's table 1: {config.dataset}, {config.model}")
-    document.text(
-        f"{len(content.labels)} examples, {len(content.class_names)} classes. The average is the "
-        f"{AVERAGES[config.dataset]}. Intervals of 95 % by bootstrap."
-    )
-    absent = [name for name, vectors in edits.items() if vectors is None]
-    if absent:
-        document.text(
-            f"Not all rows could be measured: the folder lacks {', '.join(f'{name}.npy' for name in absent)}, the "
-            "(m, d) insight vectors. They are the differences of the embeddings of pairs of texts by the same model: "
-            f"insights.load({config.dataset!r}).vectors(encoder)."
-        )
-    if (config.dataset, config.model) == ("waterbirds", "vit_b32"):
-        document.text(
-            "The published average of RoboShot is 82.0 in the paper's table 1 and 83.0 in its table 4, where it fits "
-            "the published gap."
-        )
-    columns = ("average", "worst group", "published average", "published worst group")
-    table = Table(["method", *(Column(name, percent=True) for name in columns)], title=config.dataset)
-    for name, (average, worst) in figures.items():
-        measured = [bounds(rows[name][column]) for column in columns[:2]] if name in rows else [None, None]
-        table.add(name, *measured, average / 100, worst / 100)
-    document.table(table)
-    document.write()
-
-
-def insight_vectors(folder: Path | None, name: str) -> np.ndarray | None:
-    """Returns ``<name>.npy`` of the folder if it is there; RoboShot checks what it holds."""
-    path = Path(folder or "") / f"{name}.npy"
-    return np.load(path, allow_pickle=False) if path.is_file() else None
-
-
-def edited(
-    config: RoboshotClip, content: Embedded, edits: Mapping[str, np.ndarray | None]
-) -> dict[str, dict[str, evaluate.Interval]]:
-    """Average and worst-group accuracy of every variant whose insights are there."""
-    k, contexts = len(content.class_names), int(content.contexts.max()) + 1
-    groups, n_groups = content.labels * contexts + content.contexts, k * contexts
-    if config.dataset == "waterbirds" and (k, contexts) != (2, 2):
-        raise SystemExit(f"waterbirds has 2 classes and 2 backgrounds, but {config.folder} has {k} and {contexts}")
-    head = ClassHead(jnp.asarray(content.class_vectors), jnp.float32(100), jnp.zeros(k))
-    harmful, helpful = edits["harmful"], edits["helpful"]
-    heads = {"zero-shot": head}
-    if harmful is not None:
-        heads["reject only"] = roboshot.edit_head(head, harmful=harmful)
-    if helpful is not None:
-        heads["boost only"] = roboshot.edit_head(head, helpful=helpful)
-    if harmful is not None and helpful is not None:
-        heads["RoboShot"] = roboshot.edit_head(head, harmful=harmful, helpful=helpful)
-
-    def by_group(labels, predictions, groups):
-        return evaluate.group_accuracies(labels, predictions, groups, n_groups=n_groups)
-
-    def average(*arrays):
-        found = by_group(*arrays)
-        if config.dataset == "waterbirds":
-            return evaluate.train_weighted_average(found, WATERBIRDS_TRAINING_SIZES)
-        return evaluate.micro_average(found) if config.dataset == "celeba" else evaluate.macro_group_average(found)
-
-    def worst(*arrays):
-        return evaluate.worst_group_accuracy(by_group(*arrays))
-
-    def interval(statistic, predictions):
-        arrays = content.labels, predictions, groups
-        return evaluate.bootstrap_interval(statistic, *arrays, key=jax.random.key(0), n_resamples=500)
-
-    predictions = {name: np.asarray(variant.predict(content.x)) for name, variant in heads.items()}
-    return {
-        name: {"average": interval(average, predicted), "worst group": interval(worst, predicted)}
-        for name, predicted in predictions.items()
-    }
-
-
 def loki_clip(config: LokiClip, folder: RunFolder) -> None:
     """Argmax against Loki in the metrics of the table that need no further file."""
     figures = published("loki_clip", config.model)
-    content = load(config.folder, "loki_clip", FILES)
+    content = load(config.folder, "loki_clip")
     metrics: dict[str, Metric] = {
         "internal": EuclideanMetric(content.class_vectors, content.class_names),
         "K100": CompleteMetric(content.class_names),
@@ -364,8 +248,8 @@ def _unit_rows(x: np.ndarray | None, name: str) -> np.ndarray:
     return x / norms
 
 
-def _refuse(problem: str, files: Mapping[str, str]) -> NoReturn:
-    lines = [f"  {name:<21} {what}" for name, what in files.items()]
+def _refuse(problem: str) -> NoReturn:
+    lines = [f"  {name:<21} {what}" for name, what in FILES.items()]
     raise SystemExit(
         f"{problem}. CLIP weights are not in this package yet: make these files elsewhere.\n" + "\n".join(lines)
     )

@@ -176,8 +176,9 @@ def _term_as_exit(folder: RunFolder) -> Generator[None, None, None]:
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
-        # An exit with a message is the experiment's refusal of its config, which no resuming would change.
-        if not isinstance(error, SystemExit) or not isinstance(error.code, str):
+        if isinstance(error, SystemExit) and isinstance(error.code, str):
+            folder.discard()  # a message is the experiment's refusal of its config, which no resuming would change
+        else:
             _tell(f"interrupted; the same command with --resume goes on in {folder.path}")
         raise
     finally:

@@ -120,3 +120,11 @@ def test_a_graph_that_is_no_rooted_hierarchy_is_refused(tmp_path, changes, messa
 def test_another_json_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is no hierarchy: it lacks root, classes, internal_nodes, edges"):
         hierarchy.load(written(tmp_path, {"nodes": np.arange(3).tolist()}))
+
+
+def test_names_with_prefixes_spell_out_a_tree():
+    names = ("a:x", "a:y", "b", "c:d:e", "a:x")
+    edges = [("a:x", "a"), ("a:y", "a"), ("b", "top"), ("c:d:e", "c:d"), ("a", "top"), ("c:d", "c"), ("c", "top")]
+    assert hierarchy.prefix_edges(names, root="top") == edges
+    assert hierarchy.prefix_edges(("a/x",), root="top", separator="/") == [("a/x", "a"), ("a", "top")]
+    assert hierarchy.prefix_edges((), root="top") == []

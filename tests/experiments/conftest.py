@@ -69,16 +69,12 @@ def texts(monkeypatch):
 def clip_folder(tmp_path):
     """Returns a function that writes a folder of made-up embeddings and returns it."""
 
-    def write(class_names, *, n=240, contexts=0, insights=(), seed=0):
+    def write(class_names, *, n=240, seed=0):
         rng = np.random.default_rng(seed)
         k, d = len(class_names), 16
         vectors = rng.normal(size=(k, d))
         labels = np.concatenate([np.arange(k).repeat(4), rng.integers(0, max(2, k // 2), n - 4 * k)])
-        groups = rng.integers(0, contexts, n) if contexts else None
         x = vectors[labels] + 1.5 * rng.normal(size=(n, d))
-        if contexts:
-            direction = rng.normal(size=d)
-            x += 2.0 * (groups[:, None] - 0.5) * direction
         folder = tmp_path / "embeddings"
         content = CachedEmbeddings(
             x.astype(np.float32),
@@ -86,12 +82,8 @@ def clip_folder(tmp_path):
             tuple(class_names),
             tuple((name,) for name in class_names),
             vectors.astype(np.float32),
-            groups,
         )
         cached_embeddings.save(folder, content)
-        made = {"harmful": direction[None] if contexts else None, "helpful": vectors[:1] - vectors[1:2]}
-        for name in insights:
-            np.save(folder / f"{name}.npy", made[name].astype(np.float32))
         return folder
 
     return write

@@ -1,11 +1,9 @@
 """The tour on made-up texts, from the command line to the report."""
 
-import numpy as np
 import pytest
 
 from experiments import demo
 from zsml_jax.report import RunFolder
-from zsml_jax.zeroshot.metric_space import TreeMetric
 
 NAMES = ("ABBR:abb", "ENTY:animal", "ENTY:color", "HUM:ind")
 
@@ -24,11 +22,6 @@ def test_the_small_tour_takes_200_examples_and_writes_a_report_and_a_checkpoint(
     logged = RunFolder.open(folder.path).metrics()
     assert [line["dataset"] for line in logged] == list(demo.DATASETS)
     assert all(line["converged"] and abs(line["duality_gap"]) < 1e-5 for line in logged)
-
-
-def test_the_tree_of_questions_joins_fine_classes_by_their_coarse_one():
-    tree = TreeMetric.from_hierarchy(demo.question_tree(NAMES), classes=NAMES)
-    np.testing.assert_array_equal(tree.distances(np.array([1, 1, 1]), np.array([1, 2, 3])), [0, 2, 4])
 
 
 @pytest.mark.slow

@@ -170,6 +170,26 @@ def test_resuming_with_another_config_is_refused_with_the_fields_that_differ(toy
     assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
 
 
+def test_an_experiment_that_refuses_its_config_leaves_no_folder(toy, capsys):
+    def refuse(config, folder):
+        raise SystemExit("epsilon must fit")
+
+    with pytest.raises(SystemExit, match="epsilon must fit"):
+        runner.main(refuse, "toy", ["plain"])
+    assert "interrupted" not in capsys.readouterr().err
+    assert list((toy / "runs").rglob("config.json")) == []
+
+
+def test_a_refusal_after_a_finished_part_leaves_the_part(toy):
+    def refuse(config, folder):
+        folder.cached("part", lambda: 1)
+        raise SystemExit("epsilon must fit")
+
+    with pytest.raises(SystemExit):
+        runner.main(refuse, "toy", ["plain"])
+    assert len(list((toy / "runs").rglob("results/part.json"))) == 1
+
+
 @pytest.mark.parametrize(("death", "status"), [("SIGTERM", 143), ("SIGKILL", -9)])
 def test_a_killed_run_resumes_without_repeating_its_finished_parts(toy, death, status):
     killed = start(toy, "plain", DIE_AT="1", DIE_OF=death)

@@ -90,6 +90,21 @@ def test_lines_hold_their_values_and_bands():
         plot.lines(x, {"x": [1, 2]}, xlabel="", ylabel="")
 
 
+@pytest.mark.parametrize(
+    ("x", "ticks"),
+    [
+        ([2, 4, 8], ["2", "4", "8"]),
+        ([5], ["5"]),
+        ([10, 11, 12, 13, 100, 1000], ["10", "100", "1000"]),
+        (list(range(1, 101)), ["1", "2", "4", "8", "15", "27", "49", "88"]),
+    ],
+)
+def test_the_labels_of_a_logarithmic_axis_are_points_that_lie_apart(x, ticks):
+    axes = plot.lines(x, {"a": x}, xlabel="", ylabel="", log_x=True).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ticks
+    assert len(axes.get_xticks(minor=True)) == 0
+
+
 def test_drawing_leaves_the_global_state_of_matplotlib_alone():
     import matplotlib
     import matplotlib.pyplot as plt

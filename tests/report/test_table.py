@@ -56,10 +56,10 @@ def test_a_cell_is_shown_by_its_kind(cell, shown):
 
 def test_square_brackets_are_not_taken_for_terminal_markup():
     out = io.StringIO()
-    table = Table(["a"])
+    table = Table(["[b]a"], title="E[d^2]")
     table.add("[red]x[/red]")
     table.print(rich.console.Console(file=out, width=60))
-    assert "[red]x[/red]" in out.getvalue()
+    assert all(text in out.getvalue() for text in ("[red]x[/red]", "[b]a", "E[d^2]"))
 
 
 def test_a_row_of_the_wrong_length_or_a_strange_cell_is_refused():

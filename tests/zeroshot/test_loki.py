@@ -1,5 +1,3 @@
-import doctest
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -219,7 +217,3 @@ def test_bad_input_is_named(change, message):
     good = {"probs": np.array([[0.5, 0.5]]), "metric": tree, "observed": ("a", "c")}
     with pytest.raises(ValueError, match=message):
         loki.decode(**{**good, **change})
-
-
-def test_the_docstring_example_is_true():
-    assert doctest.testmod(loki).failed == 0

@@ -1,5 +1,3 @@
-import doctest
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -212,7 +210,3 @@ def test_bad_input_is_named(arguments, message):
 def test_the_exact_solver_says_that_it_cannot_be_traced():
     with pytest.raises(ValueError, match="epsilon > 0"):
         jax.jit(lambda x: otter.solve(x, jnp.array([0.5, 0.5])).cost)(jnp.zeros((4, 2)))
-
-
-def test_the_docstring_example_is_true():
-    assert doctest.testmod(otter).failed == 0

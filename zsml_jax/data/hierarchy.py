@@ -1,13 +1,14 @@
-"""Class hierarchies from WordNet: which classes are kinds of which others.
+"""Class hierarchies: which classes are kinds of which others.
 
-The graph is a DAG of hypernyms that ends in one root. :meth:`Hierarchy.tree_edges` makes a tree of it, as tree metrics
-need one.
+:func:`load` reads WordNet's, a DAG of hypernyms that ends in one root; :meth:`Hierarchy.tree_edges` makes a tree of it,
+as tree metrics need one. :func:`prefix_edges` reads the tree that names such as ``HUM:ind`` spell out.
 """
 
 import collections
 import dataclasses
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from zsml_jax.data.nearest_name import nearest
@@ -98,6 +99,26 @@ def load(path_or_name: str | Path, *, data_dir: str | Path | None = None) -> Hie
     )
     _require_rooted(hierarchy, path)
     return hierarchy
+
+
+def prefix_edges(names: Sequence[str], *, root: str, separator: str = ":") -> list[tuple[str, str]]:
+    """Returns the ``(child, parent)`` edges of the tree in which each name lies below its prefixes.
+
+    >>> prefix_edges(["HUM:ind", "HUM:gr"], root="question")
+    [('HUM:ind', 'HUM'), ('HUM:gr', 'HUM'), ('HUM', 'question')]
+
+    Args:
+      names: the classes, such as TREC's fine ones.
+      root: what lies above all first prefixes.
+      separator: between a prefix and the rest.
+    """
+    level, edges = list(dict.fromkeys(names)), []
+    while level:
+        above = [name.rpartition(separator)[0] for name in level]
+        edges += [(name, prefix or root) for name, prefix in zip(level, above, strict=True)]
+        known = {child for child, _ in edges}
+        level = [prefix for prefix in dict.fromkeys(above) if prefix and prefix not in known]
+    return edges
 
 
 def _find(path_or_name: str | Path, data_dir: str | Path | None) -> Path:

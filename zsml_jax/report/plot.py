@@ -188,6 +188,8 @@ def lines(
         axes.plot(x, parts[0], color=color, lw=2.0, marker="o", ms=4, label=name, zorder=3)
     if log_x:
         axes.set_xscale("log")
+        axes.set_xticks(ticks := _spread_out(x), [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     _legend(figure, axes)
@@ -226,6 +228,17 @@ def _legend(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes") ->
         fontsize=9,
         labelcolor=_INK,
     )
+
+
+def _spread_out(x: np.ndarray, most: int = 8) -> list[float]:
+    """Returns points of x that are far enough apart on a logarithmic axis for their labels."""
+    points = np.unique(x)
+    nearest = np.log(points[-1] / points[0]) / most
+    kept = [float(points[0])]
+    for point in points[1:]:
+        if np.log(point / kept[-1]) >= nearest:
+            kept.append(float(point))
+    return kept
 
 
 def _color(i: int) -> str:

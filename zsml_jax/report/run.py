@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -150,6 +151,12 @@ class RunFolder:
             config=self.config,
             start=self._start,
         )
+
+    def discard(self) -> None:
+        """Closes the folder, and removes it if nothing has been computed: an experiment has refused its config."""
+        self.close()
+        if _is_lead() and {path.name for path in self.path.iterdir()} <= {"config.json", "command.txt"}:
+            shutil.rmtree(self.path)
 
     def close(self) -> None:
         """Flushes and closes the writers."""

@@ -86,7 +86,8 @@ class Table:
 
     def print(self, console: rich.console.Console | None = None) -> None:
         """Prints the table to the terminal."""
-        table = rich.table.Table(title=self.title or None, box=rich.box.SIMPLE_HEAD, title_justify="left")
+        title = rich.text.Text(self.title) if self.title else None
+        table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left")
         for i, column in enumerate(self.columns):
             table.add_column(rich.text.Text(column.name), justify="right" if self._is_right(i) else "left")
         for row in self._shown():
