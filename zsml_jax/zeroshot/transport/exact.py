@@ -29,8 +29,8 @@ _SMALL_PROBLEM_ROWS = 2048  # rows that the annealing should leave undecided, or
 _SMALL_PROBLEM_ROWS_PER_CLASS = 3  # this many for each class
 _MAX_ROUNDS = 30
 _MAX_ANNEALING_PASSES = 300
-_ANNEALING_TOLERANCE = 0.02
-_CENTRING_STEPS = 30
+_ANNEALING_TOLERANCES = 2e-4, 0.02  # bounds of the L1 error at which the annealing ends
+_CENTRING_STEPS = 60
 _EXPONENT_DTYPE = jnp.float32  # the annealing only has to come near; margins and costs are float64
 
 
@@ -173,15 +173,18 @@ def _shift(dual: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 
 def _anneal(chunks: RowChunks | CoarseRows, marginal: Exactly | Between, n_undecided: int) -> tuple[np.ndarray, int]:
-    """Returns a dual so near the optimum that about ``n_undecided`` rows have margins of a few temperatures."""
+    """Returns a dual so near the optimum that about ``n_undecided`` rows have margins of a few temperatures.
+
+    The rows that its marginal has in a wrong class would all join the small problem, so that the tolerance is theirs.
+    """
     margin = chunked_semidual.mean_margin(chunks, marginal.active) or 1.0
-    target = margin * min(1.0, n_undecided / (3 * chunks.n))
+    share = n_undecided / (3 * chunks.n)
     state = chunked_semidual.anneal(
         chunks,
         marginal,
-        target,
+        margin * min(1.0, share),
         scale=margin,
-        tolerance=_ANNEALING_TOLERANCE,
+        tolerance=float(np.clip(share, *_ANNEALING_TOLERANCES)),
         max_iterations=_MAX_ANNEALING_PASSES,
         dtype=_EXPONENT_DTYPE,
     )
@@ -245,16 +248,17 @@ def _centre(dual: np.ndarray, slack: np.ndarray, rise: np.ndarray, fall: np.ndar
     """Moves a dual towards the middle of its optimal face by simultaneous relaxation.
 
     Class j may rise by the least slack of other classes' rows against j, and fall by the least slack of its own rows.
-    Each moves to half the difference: as no move uses more than half of a slack, all stay feasible at once.
+    Each moves by a quarter of the difference, which is half the way to its middle: no two classes then use up the slack
+    between them, and two alone meet in the middle.
     """
     slack = slack.copy()
     np.fill_diagonal(slack, np.inf)
     slack = np.maximum(slack, 0.0)
     for _ in range(_CENTRING_STEPS):
-        up, down = np.minimum(slack.min(axis=0), 2 * rise), np.minimum(slack.min(axis=1), 2 * fall)
+        up, down = np.minimum(slack.min(axis=0), 4 * rise), np.minimum(slack.min(axis=1), 4 * fall)
         bounded = np.isfinite(up) & np.isfinite(down)
         move = np.zeros_like(dual)
-        move[bounded] = (up[bounded] - down[bounded]) / 2
+        move[bounded] = (up[bounded] - down[bounded]) / 4
         dual = dual + move
         rise, fall = rise - move, fall + move
         slack = np.maximum(slack + move[:, None] - move[None, :], 0.0)

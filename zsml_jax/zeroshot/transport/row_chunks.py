@@ -14,7 +14,9 @@ from zsml_jax.zeroshot import validation
 #: Chunks of scores, each ``(rows, k)``: a sequence, or a function that starts a fresh iteration over them.
 ChunkSource: TypeAlias = Sequence[AnyArray] | Callable[[], Iterable[AnyArray]]
 
-_ENTRIES = 2**20  # of a chunk of scores that are in memory: small enough for its buffers to be used again
+#: Larger chunks are read in pieces of about this many matrix entries: small enough for their buffers to be used again,
+#: where an allocator maps fresh pages for each large one.
+_ENTRIES = 2**20
 
 _CHANGED = (
     "the chunks changed between two passes; pass a sequence, or a function that starts a new iteration over the same "
@@ -69,9 +71,7 @@ class RowChunks:
     @classmethod
     def of_array(cls, log_probs: AnyArray, sample_weights: AnyArray | None = None) -> "RowChunks":
         """Returns chunks that are views of one array of scores, ``(n, k)``."""
-        n, k = log_probs.shape
-        size = _chunk_size(n, max(1, _ENTRIES // k))
-        return cls(lambda: (log_probs[i : i + size] for i in range(0, n, size)), sample_weights)
+        return cls([log_probs], sample_weights)
 
     def coarse(self) -> "CoarseRows":
         """Returns the rows in float32 on the device, less their maximum, which no plan depends on."""
@@ -90,13 +90,16 @@ class RowChunks:
         return np.concatenate(parts)
 
     def _spans(self) -> Iterator[tuple[AnyArray, int, int]]:
-        """Iterates over the chunks with their first and last row number; refuses a pass that differs from the first."""
+        """Iterates over pieces of the chunks with their first and last row number; refuses a pass unlike the first."""
         begin = number = 0
         for number, rows in enumerate(self._chunks(), start=1):
             end = begin + rows.shape[0]
             if number > len(self._ends) or end != self._ends[number - 1]:
                 raise ValueError(_CHANGED)
-            yield rows, begin, end
+            size = _piece_size(end - begin, max(1, _ENTRIES // self.k))
+            for first in range(begin, end, size):
+                last = min(first + size, end)
+                yield rows[first - begin : last - begin], first, last
             begin = end
         if number != len(self._ends):
             raise ValueError(_CHANGED)
@@ -128,8 +131,8 @@ def _with_centred(coarse: Array, rows: Array, begin: Array | int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(coarse, centred, begin, axis=0)
 
 
-def _chunk_size(n: int, target: int) -> int:
-    """Returns a size of at most ``target`` that divides n, so that all chunks are compiled once, if one is near."""
+def _piece_size(n: int, target: int) -> int:
+    """Returns a size of at most ``target`` that divides n, so that one program serves all pieces, if one is near."""
     if n <= target:
         return n
     return next((size for size in range(target, target // 2, -1) if n % size == 0), target)
