@@ -55,16 +55,21 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(run: str, *arguments: str) -> float:
+def peak_memory(run: str, *arguments: str, limit: float | None = None) -> float:
     """Returns the peak resident memory, GB, of a fresh process that calls one function; Linux only.
 
     Args:
       run: the function, as ``module:name``. Its imports count.
       arguments: strings to call it with, for example file names.
+      limit: seconds after which the process is killed.
+
+    Raises:
+      subprocess.TimeoutExpired: if it was killed.
     """
     module, name = run.split(":")
     code = f"import sys, {module} as m; m.{name}(*sys.argv[1:]); print(open('/proc/self/status').read())"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit)
     # Not ru_maxrss: on Linux a child inherits that of the process it was forked from.
     return float(re.search(r"VmHWM:\s+(\d+) kB", done.stdout).group(1)) / 1e6
 

@@ -170,6 +170,12 @@ def test_a_label_distribution_out_of_reach_is_reported_and_not_a_nan(target):
     assert output.marginal_error > 0.1
 
 
+def test_an_example_without_a_possible_class_is_reported_and_not_a_nan():
+    output = prior_matching.match(np.array([[0.0, -np.inf], [-np.inf, 0.0], [0.0, 0.0]]), np.array([1.0, 0.0]))
+    assert not output.converged
+    np.testing.assert_allclose(output.marginal, [2 / 3, 0])
+
+
 def test_the_second_call_does_not_trace_again():
     scores, target = _problem(n=37)
     prior_matching.match(scores, target)
@@ -210,4 +216,4 @@ def test_scores_so_sharp_that_predictions_are_all_but_certain_still_converge(see
     scores = 80 * (rng.normal(size=(3000, 60)) + rng.normal(size=60))
     output = prior_matching.match(scores, rng.dirichlet(np.ones(60)))
     assert output.converged
-    assert output.iterations > 20  # past the fixed point, by Newton's method
+    assert output.iterations > prior_matching._SINKHORN_PASSES  # which leave the rest to Newton's method

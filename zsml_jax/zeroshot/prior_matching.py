@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.newton import minimize
+from zsml_jax.zeroshot.transport import semidual
+from zsml_jax.zeroshot.transport.marginals import Exactly
 from zsml_jax.zeroshot.validation import (
     check_label_distribution,
     checked_log_probs,
@@ -23,8 +25,8 @@ from zsml_jax.zeroshot.validation import (
     checked_scalar,
 )
 
-#: Fixed-point steps before Newton's: they suffice for soft predictions, and bring sharp ones near.
-_FIXED_POINT_STEPS = 20
+#: Passes of the annealed Sinkhorn iteration before Newton's: they suffice for soft scores, and bring sharp ones near.
+_SINKHORN_PASSES = 100
 #: The largest change of a dual variable in one step, in nats.
 _LARGEST_STEP = 20.0
 
@@ -67,15 +69,16 @@ def match(
     """Finds ``g`` with ``sum_i w_i softmax(log p_i + g) = label_distribution``.
 
     It minimises the convex semi-dual ``sum_i w_i logsumexp(log p_i + g) - <label_distribution, g>``: first by the
-    fixed point ``g += log(label_distribution / marginal)``, which is Sinkhorn's iteration, then by damped Newton.
-    ``jit``, ``vmap`` and ``grad`` (by the implicit function theorem, so no iteration is unrolled) all work.
+    accelerated fixed point ``g += log(label_distribution / marginal)`` that :func:`.otter.solve` takes too, then by
+    damped Newton, which meets a tolerance near rounding also where predictions are all but certain. ``jit``, ``vmap``
+    and ``grad`` (by the implicit function theorem, so no iteration is unrolled) all work.
 
     Args:
       log_probs: class scores ``(n, k)``, in nats; a constant added to a row changes nothing.
       label_distribution: the probability of each class, ``(k,)``.
       sample_weights: the weight of each example, ``(n,)``; equal when not given.
       tolerance: the largest L1 error of the marginal that counts as converged.
-      max_iterations: the largest number of Newton steps after the fixed point's twenty.
+      max_iterations: the largest number of Newton steps after the fixed point's hundred.
 
     Returns:
       The shift, its marginal, and whether they converged. Where no shift can meet the label distribution, because too
@@ -98,18 +101,17 @@ def match(
 def _match(
     log_probs: Array, label_distribution: Array, weights: Array, tolerance: Array, max_iterations: Array
 ) -> PriorMatchingOutput:
-    target = label_distribution / label_distribution.sum()
-    support = target > 0
-    scores = jnp.where(support, jax.nn.log_softmax(log_probs, axis=-1), -jnp.inf)
-    problem = (scores, target, weights)
+    marginal = Exactly(label_distribution / label_distribution.sum())
+    active, epsilon = marginal.active, jnp.ones((), log_probs.dtype)
+    problem = (jax.nn.log_softmax(log_probs, axis=-1), marginal, epsilon, weights)
     # Half of the tolerance, as centring the dual rounds once more.
     dual, iterations = _solve(*jax.lax.stop_gradient(problem), tolerance / 2, max_iterations)
-    dual = _with_implicit_derivative(dual, *problem)
-    marginal = _mean(weights, _predictions(scores, dual))
-    error = jnp.abs(marginal - target).sum()
+    dual = semidual.with_implicit_derivative(dual, problem)
+    mass = semidual.class_mass(problem[0], weights, dual, epsilon, active)
+    error = marginal.error(dual, mass)
     return PriorMatchingOutput(
-        dual=jnp.where(support, dual, -jnp.inf),
-        marginal=marginal,
+        dual=jnp.where(active, dual, -jnp.inf),
+        marginal=mass,
         marginal_error=error,
         iterations=iterations,
         converged=error <= tolerance,
@@ -117,76 +119,18 @@ def _match(
 
 
 def _solve(
-    scores: Array, target: Array, weights: Array, tolerance: Array, max_iterations: Array
+    log_probs: Array, marginal: Exactly, epsilon: Array, weights: Array, tolerance: Array, max_iterations: Array
 ) -> tuple[Array, Array]:
-    support = target > 0
+    active = marginal.active
 
-    def unfinished(state: tuple[Array, Array, Array]) -> Array:
-        _, error, iterations = state
-        return (error > tolerance) & (iterations < _FIXED_POINT_STEPS)
+    def loss(dual: Array) -> tuple[Array, Array, Array]:
+        sums = semidual.evaluate(log_probs, weights, dual, epsilon, active)
+        curvature = semidual.hessian(log_probs, weights, dual, epsilon, active)
+        return sums.potential - marginal.dual_value(dual), sums.mass - marginal.center, curvature
 
-    def fixed_point(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        dual, _, iterations = state
-        marginal = _mean(weights, _predictions(scores, dual))
-        error = jnp.abs(marginal - target).sum()
-        ratio = jnp.log(jnp.where(support, target, 1)) - jnp.log(jnp.where(support, marginal, 1))
-        moved = dual + jnp.clip(ratio, -_LARGEST_STEP, _LARGEST_STEP)
-        return jnp.where(error > tolerance, moved, dual), error, iterations + 1
-
-    def semi_dual(dual: Array) -> tuple[Array, Array, Array]:
-        normaliser = jax.nn.logsumexp(scores + dual, axis=1)
-        predictions = _predictions(scores, dual)
-        marginal = _mean(weights, predictions)
-        value = weights @ jnp.where(normaliser > -jnp.inf, normaliser, 0) - target @ dual
-        return value, marginal - target, _curvature(predictions, marginal, weights)
-
-    start = (jnp.zeros_like(target), jnp.asarray(jnp.inf, target.dtype), jnp.asarray(0))
-    dual, _, iterations = jax.lax.while_loop(unfinished, fixed_point, start)
-    newton = minimize(semi_dual, dual, tolerance=tolerance, max_iterations=max_iterations, max_step=_LARGEST_STEP)
-    return _centred(newton.x, support), iterations + newton.iterations
-
-
-@jax.custom_jvp
-def _with_implicit_derivative(dual: Array, scores: Array, target: Array, weights: Array) -> Array:
-    """Returns ``dual``, with the derivative that ``marginal(dual, scores, weights) = target`` gives it."""
-    del scores, target, weights
-    return dual
-
-
-@_with_implicit_derivative.defjvp
-@jax.default_matmul_precision("highest")
-def _implicit_derivative(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    dual, scores, target, weights = primals
-    _, d_scores, d_target, d_weights = tangents
-    dual = _with_implicit_derivative(*primals)
-    support = target > 0
-    predictions = _predictions(scores, dual)
-    moved = predictions * (d_scores - (predictions * d_scores).sum(axis=1, keepdims=True))
-    d_marginal = weights @ moved + d_weights @ predictions
-    marginal = _mean(weights, predictions)
-    curvature = _curvature(predictions, marginal, weights)
-    # The curvature is blind to a constant; an absent class has none. Both are filled in, so that the solution, whose
-    # right-hand side sums to zero, keeps the gauge of ``dual``.
-    constant = support / support.sum()
-    regular = curvature + jnp.outer(constant, constant) + jnp.diag(1.0 - support)
-    d_dual = jnp.linalg.solve(regular, jnp.where(support, d_target - d_marginal, 0))
-    return dual, _centred(d_dual, support)
-
-
-def _predictions(scores: Array, dual: Array) -> Array:
-    """Row-wise softmax of ``scores + dual``; a row without a possible class predicts nothing."""
-    possible = (scores > -jnp.inf).any(axis=1, keepdims=True)
-    return jnp.where(possible, jax.nn.softmax(jnp.where(possible, scores, 0) + dual, axis=1), 0)
-
-
-def _mean(weights: Array, rows: Array) -> Array:
-    """Weighted mean of the rows; XLA sums this form pairwise, where ``weights @ rows`` loses two digits in float32."""
-    return (weights[:, None] * rows).sum(axis=0)
-
-
-def _curvature(predictions: Array, marginal: Array, weights: Array) -> Array:
-    return jnp.diag(marginal) - (predictions * weights[:, None]).T @ predictions
-
-
-def _centred(dual: Array, support: Array) -> Array:
-    return jnp.where(support, dual - (dual * support).sum() / support.sum(), 0)
+    start = semidual.solve(
+        log_probs, marginal, epsilon, weights, None, tolerance=tolerance, max_iterations=_SINKHORN_PASSES
+    )
+    newton = minimize(loss, start.dual, tolerance=tolerance, max_iterations=max_iterations, max_step=_LARGEST_STEP)
+    mean = jnp.where(active, newton.x, 0).sum() / active.sum()
+    return jnp.where(active, newton.x - mean, 0), start.n_iterations + newton.iterations

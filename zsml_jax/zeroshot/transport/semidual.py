@@ -10,7 +10,6 @@ The plan is never stored: one pass over blocks of rows gives q, so that the stat
 is a map-reduce. Sinkhorn's fixed-point map on g is accelerated by Anderson mixing, and epsilon is annealed.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,8 @@ from jaxtyping import Bool, Float, Int
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.transport import annealing, row_blocks
 from zsml_jax.zeroshot.transport.marginals import Marginal
+
+_GROUP_ROWS = 32  # that are summed first
 
 
 class Pass(NamedTuple):
@@ -84,11 +85,32 @@ def evaluate(
     def block_pass(rows: Array, mass: Array) -> Pass:
         terms, top = _exponentials(rows + shift, epsilon, jnp.result_type(rows, shift))
         total = terms.sum(axis=1)
-        potential = jnp.sum(mass * (top + epsilon * jnp.log(total)))
-        cost = jnp.sum(mass / total * jnp.sum(terms * jnp.where(terms > 0, -rows, 0.0), axis=1))
+        potential = jnp.sum(mass * (top + epsilon * jnp.log(jnp.where(total > 0, total, 1.0))))
+        cost = jnp.sum(_shares(terms, mass) * jnp.sum(terms * jnp.where(terms > 0, -rows, 0.0), axis=1))
         return Pass(_class_sums(terms, mass), potential, cost)
 
     return row_blocks.sum_over_blocks(block_pass, jnp.asarray(log_probs), jnp.asarray(weights))
+
+
+def hessian(
+    log_probs: Float[AnyArray, "n k"],
+    weights: Float[AnyArray, " n"],
+    dual: Float[AnyArray, " k"],
+    epsilon: Scalar,
+    active: Bool[AnyArray, " k"],
+) -> Float[Array, "k k"]:
+    """Returns the derivative of the class masses in the dual, ``(diag(q) - sum_i w_i p_i p_i^T) / epsilon``."""
+    shift = jnp.where(active, dual, -jnp.inf)
+
+    @jax.checkpoint
+    def block_sum(rows: Array, mass: Array) -> Array:
+        terms, _ = _exponentials(rows + shift, epsilon, jnp.result_type(rows, shift))
+        weighted = _shares(terms, mass)[:, None] * terms
+        plan = _shares(terms, jnp.ones_like(mass))[:, None] * terms
+        outer = jnp.matmul(weighted.T, plan, precision=jax.lax.Precision.HIGHEST)
+        return (jnp.diag(weighted.sum(axis=0)) - outer) / epsilon
+
+    return row_blocks.sum_over_blocks(block_sum, jnp.asarray(log_probs), jnp.asarray(weights))
 
 
 class Solution(NamedTuple):
@@ -112,8 +134,8 @@ def solve(
     weights: Float[Array, " n"],
     initial_dual: Float[Array, " k"] | None,
     *,
-    tolerance: float,
-    max_iterations: int,
+    tolerance: Scalar,
+    max_iterations: Scalar,
 ) -> Solution:
     """Maximises the semi-dual by annealed Anderson-Sinkhorn; jit, vmap, and implicit derivatives in both modes.
 
@@ -129,10 +151,9 @@ def solve(
     Returns:
       The solution, whose ``dual`` has derivatives in the first four arguments.
     """
-    iterate = functools.partial(_iterate, tolerance=tolerance, max_iterations=max_iterations)
     constant = jax.lax.stop_gradient((log_probs, marginal, epsilon, weights, initial_dual))
-    state = iterate(*constant)
-    dual = _attach_implicit_derivative(state.dual, (log_probs, marginal, epsilon, weights))
+    state = _iterate(*constant, tolerance, max_iterations)
+    dual = with_implicit_derivative(state.dual, (log_probs, marginal, epsilon, weights))
     return Solution(dual, state.error, state.iteration)
 
 
@@ -159,16 +180,15 @@ def row_margins(
     return best, jnp.max(scores, axis=1) - jnp.max(rest, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("tolerance", "max_iterations"))
+@jax.jit
 def _iterate(
     log_probs: Array,
     marginal: Marginal,
     epsilon: Array,
     weights: Array,
     initial_dual: Array | None,
-    *,
-    tolerance: float,
-    max_iterations: int,
+    tolerance: Array,
+    max_iterations: Array,
 ) -> annealing.AnnealingState:
     first = epsilon
     if initial_dual is None:
@@ -186,15 +206,25 @@ def _iterate(
 
 
 @jax.custom_jvp
-def _attach_implicit_derivative(dual: Array, problem: tuple[Array, Marginal, Array, Array]) -> Array:
-    """Returns ``dual``, with the derivative that the implicit function theorem gives it at a root of the residual."""
+def with_implicit_derivative(
+    dual: Float[Array, " k"], problem: tuple[Array, Marginal, Array, Array]
+) -> Float[Array, " k"]:
+    """Returns a solution with the derivative that the implicit function theorem gives it; twice differentiable.
+
+    Args:
+      dual: the maximiser, ``(k,)``.
+      problem: log_probs, marginal, epsilon and weights as in :func:`solve`, in which the result has derivatives.
+
+    Returns:
+      The dual.
+    """
     del problem
     return dual
 
 
-@_attach_implicit_derivative.defjvp
+@with_implicit_derivative.defjvp
 def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    dual, problem = primals
+    dual, problem = with_implicit_derivative(*primals), primals[1]
     _, problem_tangent = tangents
 
     def residual(problem: tuple) -> Array:
@@ -202,8 +232,7 @@ def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         return marginal.residual(dual, class_mass(log_probs, weights, dual, epsilon, marginal.active))
 
     log_probs, marginal, epsilon, weights = problem
-    hessian = _hessian(log_probs, weights, dual, epsilon, marginal.active)
-    jacobian = marginal.residual_jacobian(hessian, dual)
+    jacobian = marginal.residual_jacobian(hessian(log_probs, weights, dual, epsilon, marginal.active), dual)
     _, change = jax.jvp(residual, (problem,), (problem_tangent,))
     return dual, -jnp.linalg.solve(jacobian, change)
 
@@ -216,19 +245,18 @@ def _exponentials(scores: Array, epsilon: Scalar, dtype: jax.typing.DTypeLike) -
 
 
 def _class_sums(terms: Array, mass: Array) -> Array:
-    """Sums the plan's columns; XLA adds this form pairwise, where a product of matrices loses two digits in float32."""
-    share = (mass / terms.sum(axis=1)).astype(terms.dtype)
-    return jnp.sum(share[:, None] * terms, axis=0)
+    """Sums the plan's columns in groups of rows, which in float32 keeps the digits that a long running sum loses.
+
+    Rounding to the same precision has no other purpose than that XLA would join the two sums into a running one.
+    """
+    plan = _shares(terms, mass)[:, None] * terms
+    n, k = plan.shape
+    groups = jnp.pad(plan, ((0, -n % _GROUP_ROWS), (0, 0))).reshape(-1, _GROUP_ROWS, k).sum(axis=1)
+    kind = jnp.finfo(groups.dtype)
+    return jax.lax.reduce_precision(groups, kind.nexp, kind.nmant).sum(axis=0)
 
 
-def _hessian(log_probs: Array, weights: Array, dual: Array, epsilon: Array, active: Array) -> Float[Array, "k k"]:
-    """Returns the derivative of the class masses in the dual, ``(diag(q) - sum_i w_i p_i p_i^T) / epsilon``."""
-    shift = jnp.where(active, dual, -jnp.inf)
-
-    def block_sum(rows: Array, mass: Array) -> Array:
-        plan = jax.nn.softmax((rows + shift) / epsilon, axis=1)
-        weighted = plan * mass[:, None]
-        outer = jnp.matmul(weighted.T, plan, precision=jax.lax.Precision.HIGHEST)
-        return (jnp.diag(weighted.sum(axis=0)) - outer) / epsilon
-
-    return row_blocks.sum_over_blocks(block_sum, log_probs, weights)
+def _shares(terms: Array, mass: Array) -> Array:
+    """Returns each row's mass over the sum of its terms; a row without a possible class has none to give."""
+    total = terms.sum(axis=1)
+    return jnp.where(total > 0, mass / jnp.where(total > 0, total, 1), 0).astype(terms.dtype)
