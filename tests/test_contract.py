@@ -71,7 +71,7 @@ def points(seed):
 
 
 SOURCE = scores(100)
-STATE = online_otter.update(online_otter.init(NU), scores(101), NU)
+STATE = online_otter.update(online_otter.init(NU, window=2 * N), scores(101), NU, tolerance=1e-5)
 RELEASED: dict[str, Any] = {"temperature": 0.1, "max_iterations": 20}
 
 
@@ -98,7 +98,7 @@ CASES = [
         smooth=lambda o: (o.dual, o.cost),
     ),
     Case("otter_prediction", lambda x: otter.solve(SOURCE, NU, epsilon=0.5).log_probs(x), smooth=whole),
-    Case("online_otter", lambda x: online_otter.update(STATE, x, NU), smooth=lambda o: (o.dual, o.mass)),
+    Case("online_otter", lambda x: online_otter.update(STATE, x, NU, tolerance=1e-5), smooth=lambda o: o.dual),
     Case("prior_matching", lambda x: prior_matching.match(x, NU), smooth=lambda o: o.dual),
     Case(
         "prior_matching_released",
