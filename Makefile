@@ -26,8 +26,8 @@ types: $(VENV)/.test
 	$(BIN)/pyrefly check
 
 bench: $(VENV)/.test
-	@set -e; for file in benchmarks/*.py; do case $$file in */__init__.py) continue ;; esac; \
-		name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do name=$$(basename $$file .py); \
+		echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -b html docs docs/_build/html
