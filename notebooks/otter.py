@@ -17,13 +17,18 @@
 # classes. OTTER makes the predictions follow a label distribution, by optimal transport, and keeps k numbers for new
 # questions. This takes about a minute on two CPU cores.
 
+#
+# Run it inside of a checkout (in Colab, clone the repository first), which the next cell installs if need be.
+
 # %%
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 if importlib.util.find_spec("zsml_jax") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "zsml_jax"], check=True)
+    checkout = next(path for path in (Path.cwd(), *Path.cwd().parents) if (path / "pyproject.toml").is_file())
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", str(checkout)], check=True)
 
 # %%
 import jax

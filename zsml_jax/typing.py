@@ -2,13 +2,19 @@
 
 Public functions are annotated with jaxtyping; the letters always mean the same:
 
-| letter | meaning              | letter | meaning         |
-|--------|----------------------|--------|-----------------|
-| ``n``  | examples             | ``t``  | time or tokens  |
-| ``k``  | classes              | ``v``  | vocabulary      |
-| ``d``  | features             | ``h``  | heads           |
-| ``b``  | batch                | ``l``  | layers          |
-| ``m``  | observed classes, or columns of a smaller set than ``k`` |||
+======  ====================================================
+letter  meaning
+======  ====================================================
+``n``   examples
+``k``   classes
+``m``   observed classes, or columns of a smaller set than k
+``d``   features
+``b``   batch
+``t``   time or tokens
+``v``   vocabulary
+``h``   heads
+``l``   layers
+======  ====================================================
 
 Module bodies write them as name suffixes: ``x_BxTxD``.
 """

@@ -156,6 +156,12 @@ def test_the_default_tree_is_two_within_a_superclass_and_four_beyond(tmp_path):
     assert tree.diameter == 4
 
 
+def test_cifar_100_has_twenty_superclasses_of_five_classes():
+    superclasses = json.loads((published._CONFIGS / "cifar100_superclasses.json").read_text())
+    assert [len(members) for members in superclasses.values()] == [5] * 20
+    assert len(set().union(*superclasses.values())) == 100
+
+
 def test_classes_that_are_not_of_cifar_100_are_refused(tmp_path, clip_folder):
     with pytest.raises(SystemExit, match="'?unicorn'? is none"):
         run(tmp_path, "loki_clip", "--folder", clip_folder(("apple", "bed", "unicorn")))

@@ -1,12 +1,14 @@
 """A folder of embeddings that some encoder made elsewhere, such as CLIP's of an image set.
 
-| file                   | contents                                                        |            |
-|------------------------|-----------------------------------------------------------------|------------|
-| ``embeddings.npy``     | ``(n, d)`` floats                                               | required   |
-| ``labels.npy``         | ``(n,)`` class indices                                          | required   |
-| ``classes.json``       | a list of k class names, or an object of names to prompts       | required   |
-| ``class_embeddings.npy`` | ``(k, d)`` floats, of the prompts by the same encoder         | optional   |
-| ``groups.npy``         | ``(n,)`` group indices                                          | optional   |
+========================  ==========================================================  ========
+file                      contents
+========================  ==========================================================  ========
+``embeddings.npy``        ``(n, d)`` floats                                           required
+``labels.npy``            ``(n,)`` class indices                                      required
+``classes.json``          a list of k class names, or an object of names to prompts   required
+``class_embeddings.npy``  ``(k, d)`` floats, of the prompts by the same encoder       optional
+``groups.npy``            ``(n,)`` group indices                                      optional
+========================  ==========================================================  ========
 """
 
 import json

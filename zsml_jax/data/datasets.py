@@ -17,14 +17,16 @@ from zsml_jax.data.nearest_name import nearest
 def load(name: str, *, split: str = "all", data_dir: str | Path | None = None, **options: Any) -> Dataset:
     """Loads a labelled data set into memory.
 
-    | name                           | contents                                       | options                       |
-    |--------------------------------|------------------------------------------------|-------------------------------|
-    | ``bbc_news``                   | 2,225 articles, 5 topics                       | ``split_seed``                |
-    | ``trec_coarse``, ``trec_fine`` | 5,381 questions, 6 or 50 kinds of answer       | ``split_seed``                |
-    | ``trec``                       | the same, by ``labels="coarse"`` or ``"fine"`` | ``labels``, ``split_seed``    |
-    | ``sentiment_domains``          | snippets of four domains, negative or positive | ``threshold``, ``split_seed`` |
-    | ``digits``                     | 1,797 handwritten digits, 8 x 8                | ``split_seed``                |
-    | any TFDS name                  | what has been prepared under ``data_dir``      | ``input_key``, ``label_key``  |
+    ==============================  ==============================================  =============================
+    name                            contents                                        options
+    ==============================  ==============================================  =============================
+    ``bbc_news``                    2,225 articles, 5 topics                        ``split_seed``
+    ``trec_coarse``, ``trec_fine``  5,381 questions, 6 or 50 kinds of answer        ``split_seed``
+    ``trec``                        the same, by ``labels="coarse"`` or ``"fine"``  ``labels``, ``split_seed``
+    ``sentiment_domains``           snippets of four domains, negative or positive  ``threshold``, ``split_seed``
+    ``digits``                      1,797 handwritten digits, 8 x 8                 ``split_seed``
+    any TFDS name                   what has been prepared under ``data_dir``       ``input_key``, ``label_key``
+    ==============================  ==============================================  =============================
 
     The built-in sets ship no splits; :mod:`zsml_jax.data.splits` divides them into train (60 %), validation (20 %) and
     test (20 %) by a seeded hash, stratified, and with equal contents in one split. A TFDS name can carry a config and
