@@ -114,7 +114,7 @@ def shifted(config: BayesRecovery, rate: float, repeat: int) -> dict[str, float]
 
 
 def gaussians(config: Gaussians, folder: RunFolder) -> None:
-    """Average and worst-group accuracy against insight noise: all repeats in one vmapped program."""
+    """Average and worst-group accuracy against insight noise: all repeats in one compiled program."""
 
     def trial(key: jax.Array, noise: jax.Array) -> dict[str, jax.Array]:
         problem = roboshot_gaussians(key, n_per_group=config.n_per_group, insight_noise=noise)

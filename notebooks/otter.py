@@ -37,8 +37,7 @@ import numpy as np
 
 from zsml_jax import citation, data, models
 from zsml_jax.report import plot
-from zsml_jax.zeroshot import label_shift, otter
-from zsml_jax.zeroshot.head import class_head
+from zsml_jax.zeroshot import class_head, label_shift, otter
 
 # %% [markdown]
 # ## Zero-shot
