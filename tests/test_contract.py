@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.zeroshot.matmul_precision import products_of_low_precision
 from zsml_jax import evaluate
 from zsml_jax.train import checkpoint
 from zsml_jax.zeroshot import (
@@ -312,3 +313,9 @@ def test_metric_spaces_survive_jit_and_a_checkpoint(metric, tmp_path):
 def test_exact_solvers_refuse_to_be_traced(case):
     with pytest.raises(ValueError, match="epsilon = 0 is solved outside of jit"):
         jax.jit(case.call)(scores(0))
+
+
+@each(CASES)
+def test_no_matrix_product_is_left_to_an_accelerators_low_precision(case):
+    function = jax.jacrev(lambda x: case.smooth(case.call(x))) if case.smooth else case.call
+    assert products_of_low_precision(function, case.inputs(0))[1] == 0

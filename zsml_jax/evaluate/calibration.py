@@ -158,4 +158,5 @@ def brier_score(
     n, k = check_scores(probs, "probs", probabilities=True)
     check_indices(labels, n, k, "labels")
     weights = checked_weights(weights, n)
-    return weights @ jnp.sum((jnp.asarray(probs) - jax.nn.one_hot(labels, k, dtype=weights.dtype)) ** 2, axis=1)
+    truth = jax.nn.one_hot(labels, k, dtype=weights.dtype)
+    return jnp.sum(weights * jnp.sum((jnp.asarray(probs) - truth) ** 2, axis=1))

@@ -33,7 +33,7 @@ def accuracy(
     n = len(labels)
     check_indices(labels, n, None, "labels")
     check_indices(predictions, n, None, "predictions")
-    return checked_weights(weights, n) @ (jnp.asarray(labels) == jnp.asarray(predictions))
+    return jnp.sum(checked_weights(weights, n) * (jnp.asarray(labels) == jnp.asarray(predictions)))
 
 
 def top_k_accuracy(
@@ -66,7 +66,7 @@ def top_k_accuracy(
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)[:, None]
     own = jnp.take_along_axis(scores, labels, axis=1)
     ahead = (scores > own) | ((scores == own) & (jnp.arange(k) < labels))
-    return checked_weights(weights, n) @ (ahead.sum(axis=1) < top)
+    return jnp.sum(checked_weights(weights, n) * (ahead.sum(axis=1) < top))
 
 
 def confusion_matrix(

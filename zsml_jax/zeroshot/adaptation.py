@@ -151,6 +151,7 @@ def fit(
     )
 
 
+@jax.default_matmul_precision("highest")
 def alignment(x: Float[AnyArray, "n d"], insights: Float[AnyArray, "m d"]) -> Float[Array, ""]:
     """Returns the mean squared inner product of the embeddings with the unit insights.
 
@@ -169,6 +170,7 @@ def alignment(x: Float[AnyArray, "n d"], insights: Float[AnyArray, "m d"]) -> Fl
 
 
 @jax.jit(static_argnames=("orthogonal", "centered", "n_steps"))
+@jax.default_matmul_precision("highest")
 def _fit(
     x: Array,
     harmful: Array | None,

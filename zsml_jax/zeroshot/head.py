@@ -32,7 +32,8 @@ class ClassHead:
 
     def logits(self, x: Float[AnyArray, "n d"]) -> Float[Array, "n k"]:
         """Returns ``logit_scale * x @ vectors.T + bias``."""
-        return jnp.asarray(self.logit_scale) * (jnp.asarray(x) @ self.vectors.T) + self.bias
+        cosines = jnp.matmul(jnp.asarray(x), self.vectors.T, precision=jax.lax.Precision.HIGHEST)
+        return jnp.asarray(self.logit_scale) * cosines + self.bias
 
     def log_probs(self, x: Float[AnyArray, "n d"]) -> Float[Array, "n k"]:
         """Returns the log-softmax of the logits, in nats."""

@@ -221,7 +221,7 @@ def _checked(
 def _cost_of(probs: Array, metric: Metric, columns: np.ndarray, predictions: Array, exponent: float) -> Array:
     def cost(row: tuple[Array, Array]) -> Array:
         weights, prediction = row
-        return jnp.dot(weights, metric.distances(prediction, columns).astype(weights.dtype) ** exponent)
+        return jnp.sum(weights * metric.distances(prediction, columns).astype(weights.dtype) ** exponent)
 
     batch = max(1, _BLOCK_ENTRIES // len(columns))
     return jax.lax.map(cost, (probs, predictions), batch_size=batch)

@@ -194,6 +194,7 @@ def _folded(edit: InsightEdit, vectors: Array) -> Array:
     return changed_within(vectors, basis, mixing.T)
 
 
+@jax.default_matmul_precision("highest")
 def _basis_and_mixing(edit: InsightEdit) -> tuple[Array, Array]:
     """The edit as one map of few coordinates, which passes over the embeddings half as often as two projections."""
     v, u = jnp.asarray(edit.harmful), jnp.asarray(edit.helpful)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from zsml_jax.typing import AnyArray, Array, Scalar
 
 
+@jax.default_matmul_precision("highest")
 def orthonormal_basis(
     directions: Float[AnyArray, "m d"],
     *,
@@ -54,12 +55,14 @@ def dimension(basis: Float[AnyArray, "*batch q d"]) -> Array:
     return jnp.sum(jnp.any(jnp.asarray(basis) != 0, axis=-1), axis=-1)
 
 
+@jax.default_matmul_precision("highest")
 def remove(x: Float[AnyArray, "*n d"], basis: Float[AnyArray, "q d"]) -> Float[Array, "*n d"]:
     r"""Returns :math:`x (I - B^\top B)`: each row of x without its part in the span of the orthonormal basis."""
     x, basis = jnp.asarray(x), jnp.asarray(basis)
     return x - (x @ basis.T) @ basis
 
 
+@jax.default_matmul_precision("highest")
 def changed_within(
     x: Float[AnyArray, "*n d"], basis: Float[AnyArray, "q d"], mixing: Float[AnyArray, "q q"]
 ) -> Float[Array, "*n d"]:

@@ -276,15 +276,15 @@ def _reroot(height: Array, end: Array, parent: Array, weight: Array) -> _EdgeSum
     """Sums over all nodes of one weighted tree in preorder; ``weight`` is ``(v,)``."""
     # Heights are taken from their mean, so that differences of running sums lose as little as possible.
     total = weight.sum()
-    centred = height - jnp.dot(weight, height) / jnp.where(total > 0, total, 1)
+    centred = height - jnp.sum(weight * height) / jnp.where(total > 0, total, 1)
     below = _subtree_sums(weight, end)
     lifted = _subtree_sums(weight * centred, end)
     reach = lifted - below * centred[parent]
     length = height - height[parent]
     from_root = height - height[0]
-    first = jnp.dot(weight, from_root) + _path_sums(length * (total - 2 * below), end)
+    first = jnp.sum(weight * from_root) + _path_sums(length * (total - 2 * below), end)
     change = length**2 * total + 2 * length * (first[parent] - 2 * reach)
-    second = jnp.dot(weight, from_root**2) + _path_sums(change, end)
+    second = jnp.sum(weight * from_root**2) + _path_sums(change, end)
     return _EdgeSums(below, reach, first, second)
 
 

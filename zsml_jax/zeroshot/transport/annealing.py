@@ -66,6 +66,7 @@ def start(marginal: Marginal, epsilon: Scalar, initial_dual: Float[AnyArray, " k
     )
 
 
+@jax.default_matmul_precision("highest")
 def advance(
     state: AnnealingState, mass: Float[Array, " k"], marginal: Marginal, epsilon: Scalar, tolerance: Scalar
 ) -> AnnealingState:
@@ -121,8 +122,6 @@ def _anderson_correction(state: AnnealingState, residual: Array, weights: Array)
     lengths = jnp.maximum(jnp.linalg.norm(scaled, axis=1, keepdims=True), jnp.finfo(residual.dtype).tiny)
     scaled = scaled / lengths
     regularisation = 100 * jnp.finfo(residual.dtype).eps
-    gram = jnp.matmul(scaled, scaled.T, precision=jax.lax.Precision.HIGHEST) + regularisation * jnp.eye(
-        _MEMORY, dtype=residual.dtype
-    )
+    gram = scaled @ scaled.T + regularisation * jnp.eye(_MEMORY, dtype=residual.dtype)
     coefficients = jnp.linalg.solve(gram, scaled @ (residual * jnp.sqrt(weights))) / lengths[:, 0]
     return coefficients @ (point_steps + residual_steps)

@@ -223,6 +223,7 @@ def with_implicit_derivative(
 
 
 @with_implicit_derivative.defjvp
+@jax.default_matmul_precision("highest")
 def _implicit_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     dual, problem = with_implicit_derivative(*primals), primals[1]
     _, problem_tangent = tangents
