@@ -31,10 +31,10 @@ def test_what_is_saved_loads_as_the_same_model_and_holds_the_very_tensors(source
         written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
         chex.assert_trees_all_equal(written, safetensors.numpy.load_file(source / "model.safetensors"))
     if first.tokenizer is not None:
-        for ours, theirs in zip(again.tokenizer.ragged(tiny_models.TEXTS), first.tokenizer.ragged(tiny_models.TEXTS)):
-            np.testing.assert_array_equal(ours, theirs)
+        chex.assert_trees_all_equal(*(model.tokenizer.ragged(tiny_models.TEXTS) for model in (again, first)))
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
 def test_transformers_loads_what_is_saved_with_equal_logits(model_type, tmp_path):
@@ -45,10 +45,10 @@ def test_transformers_loads_what_is_saved_with_equal_logits(model_type, tmp_path
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     original = transformers.AutoModelForCausalLM.from_pretrained(DECODERS / model_type)
     chex.assert_trees_all_equal(*({k: v.numpy() for k, v in m.state_dict().items()} for m in (peer, original)))
-    for ours, theirs in zip(*(tiny_decoders.torch_logits(m.eval(), tiny_decoders.rows()) for m in (peer, original))):
-        np.testing.assert_array_equal(ours, theirs)
+    chex.assert_trees_all_equal(*(tiny_decoders.torch_logits(m.eval(), tiny_decoders.rows()) for m in (peer, original)))
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     ("model_type", "fields"),
@@ -66,12 +66,12 @@ def test_transformers_reads_the_configuration_of_a_model_that_was_changed_here(m
     loaded = models.load(DECODERS / model_type)
     config = dataclasses.replace(loaded.config, **{"mlp_width": 12, "max_positions": 30, **fields})
     ids = tiny_decoders.rows()[0][None]
-    params = Decoder(config).init(jax.random.key(3), ids)["params"]
+    params = jax.jit(Decoder(config).init)(jax.random.key(3), ids)["params"]
     made = dataclasses.replace(loaded, params=params, module=Decoder(config), config=config, hub_config="{}")
     models.save(made, tmp_path / "out")
     peer = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
     (expected,) = tiny_decoders.torch_logits(peer, [ids[0]])
-    np.testing.assert_allclose(made.apply(params, ids)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(made.apply)(params, ids)[0], expected, atol=1e-5)
     assert models.load(tmp_path / "out").config == config
 
 
