@@ -158,8 +158,7 @@ def _backward(residuals: tuple[Array, ...], cotangents: tuple[Array, Array]) -> 
 
     def step_back(carry: tuple[Array, Array, Array], inputs: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
         g_BxSxD, a_bar_BxSxD, h_BxSxD = carry
-        *inputs, before_BxSxD = inputs
-        x_BxD, delta_BxD, b_BxS, c_BxS, y_bar_BxD = (value.astype(jnp.float32) for value in inputs)
+        x_BxD, delta_BxD, b_BxS, c_BxS, y_bar_BxD, before_BxSxD = (value.astype(jnp.float32) for value in inputs)
         g_BxSxD = g_BxSxD + c_BxS[:, :, None] * y_bar_BxD[:, None]
         g_before_BxSxD = jnp.exp(delta_BxD[:, None] * a_SxD) * g_BxSxD
         through_decay_BxSxD = g_before_BxSxD * before_BxSxD
