@@ -8,27 +8,16 @@ Name suffixes: ``B`` batch, ``T`` tokens, ``N`` = B T, ``D`` model width, ``F`` 
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Int, Shaped
 
+from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
+from zsml_jax.models.norms import norm
 from zsml_jax.typing import AnyArray, Array
-
-#: Activations by the names that config files give them.
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "tanh": jnp.tanh,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +34,7 @@ class BertConfig:
       position_offset: None counts positions from 0 at every token; RoBERTa counts from ``position_offset + 1`` and only
         tokens that are not padding, which itself sits at position ``position_offset`` (its padding id).
       type_vocab_size: rows of the token type embedding; 0 if the model has none.
-      activation: a key of :data:`ACTIVATIONS`.
+      activation: a key of :data:`~zsml_jax.models.activations.ACTIVATIONS`.
       norm_eps: epsilon of the layer norms.
       pooler: whether there is a tanh layer over the first token.
       dtype: name of the dtype of activations; norms and softmax accumulate in float32.
@@ -206,6 +195,5 @@ def _dense(config: BertConfig, features: int, name: str) -> nn.Dense:
     return nn.Dense(features, dtype=jnp.dtype(config.dtype), name=name)
 
 
-def _norm(config: BertConfig, name: str) -> nn.LayerNorm:
-    # The fast variance E[x^2] - E[x]^2 cancels; the pretrained models were trained with the centred one.
-    return nn.LayerNorm(config.norm_eps, dtype=jnp.dtype(config.dtype), use_fast_variance=False, name=name)
+def _norm(config: BertConfig, name: str) -> nn.Module:
+    return norm("layer", config.norm_eps, jnp.dtype(config.dtype), name)

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from zsml_jax.models.bert import ACTIVATIONS, Bert, BertConfig
+from zsml_jax.models.activations import ACTIVATIONS
+from zsml_jax.models.bert import Bert, BertConfig
 from zsml_jax.models.families import Family
 from zsml_jax.models.rules import KEEP, TRANSPOSE, Rule, Table
 
