@@ -6,6 +6,7 @@ Name suffixes: ``B`` batch, ``T`` time, ``D`` channels, ``S`` state, ``N`` chunk
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -76,7 +77,36 @@ def selective_scan(
       >>> out.y.ravel().tolist(), out.state.ravel().tolist()
       ([1.0, 2.0, 3.0], [3.0])
     """
-    check_scan_inputs(x, delta, a, b, c, skip, initial, chunk)
+    return scan_with(_scan, x, delta, a, b, c, skip, initial=initial, chunk=chunk)
+
+
+def scan_with(
+    recurrence: Callable[..., tuple[Array, Array]],
+    x: Float[AnyArray, "b t d"],
+    delta: Float[AnyArray, "b t d"],
+    a: Float[AnyArray, "d s"],
+    b: Float[AnyArray, "b t s"],
+    c: Float[AnyArray, "b t s"],
+    skip: Float[AnyArray, " d"] | None,
+    *,
+    initial: Float[AnyArray, "b s d"] | None,
+    chunk: int,
+) -> ScanOutput:
+    """What is around the recurrence, whoever computes it; arguments and errors as for :func:`selective_scan`.
+
+    Args:
+      recurrence: ``(x, delta, b, c, a, initial) -> (y, state)``, of which the first four and ``y`` are time-major
+        chunks ``(n, chunk, b, f)`` and ``a`` is ``(s, d)``.
+      x: the inputs.
+      delta: the step sizes.
+      a: the transition.
+      b: the input projections.
+      c: the output projections.
+      skip: the direct path.
+      initial: the state before the first step.
+      chunk: steps of a chunk.
+    """
+    _check(x, delta, a, b, c, skip, initial, chunk)
     x = jnp.asarray(x)
     batch, length, channels = x.shape
     a_SxD = jnp.asarray(a, jnp.float32).T
@@ -85,14 +115,61 @@ def selective_scan(
     chunk = min(chunk, length)
     # A step of size 0 does nothing, so that the last chunk can be filled up with them.
     steps = [_time_major_chunks(jnp.asarray(value), chunk) for value in (x, delta, b, c)]
-    y_NxCxBxD, state = _scan(*steps, a_SxD, jnp.asarray(initial, jnp.float32))
+    y_NxCxBxD, state = recurrence(*steps, a_SxD, jnp.asarray(initial, jnp.float32))
     y = y_NxCxBxD.reshape(-1, batch, channels)[:length].swapaxes(0, 1)
     if skip is not None:
         y += jnp.asarray(skip, jnp.float32) * x
     return ScanOutput(y.astype(x.dtype), state)
 
 
-def check_scan_inputs(x: Any, delta: Any, a: Any, b: Any, c: Any, skip: Any, initial: Any, chunk: int) -> None:
+def scan_backward(residuals: tuple[Array, ...], cotangents: tuple[Array, Array]) -> tuple[Array, ...]:
+    r"""The adjoint recurrence :math:`g_t = C_t \bar y_t + e^{\delta_{t+1} A} g_{t+1}`, chunk by chunk from the last.
+
+    Args:
+      residuals: the arguments of the recurrence as :func:`scan_with` has them, but for ``initial`` the states before
+        each chunk, ``(n, b, s, d)``.
+      cotangents: of the outputs and of the last state.
+
+    Returns:
+      The cotangents of the arguments of the recurrence.
+    """
+    x, delta, b, c, a_SxD, starts_NxBxSxD = residuals
+    y_bar, g_last = cotangents
+
+    def advance(h_BxSxD: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+        return _advance(a_SxD, h_BxSxD, *(value.astype(jnp.float32) for value in inputs)), h_BxSxD
+
+    def step_back(carry: tuple[Array, Array, Array], inputs: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
+        g_BxSxD, a_bar_BxSxD, h_BxSxD = carry
+        x_BxD, delta_BxD, b_BxS, c_BxS, y_bar_BxD, before_BxSxD = (value.astype(jnp.float32) for value in inputs)
+        g_BxSxD = g_BxSxD + c_BxS[:, :, None] * y_bar_BxD[:, None]
+        g_before_BxSxD = jnp.exp(delta_BxD[:, None] * a_SxD) * g_BxSxD
+        through_decay_BxSxD = g_before_BxSxD * before_BxSxD
+        through_input_BxD = (g_BxSxD * b_BxS[:, :, None]).sum(axis=1)
+        x_bar_BxD = delta_BxD * through_input_BxD
+        delta_bar_BxD = x_BxD * through_input_BxD + (through_decay_BxSxD * a_SxD).sum(axis=1)
+        b_bar_BxS = (g_BxSxD * (delta_BxD * x_BxD)[:, None]).sum(axis=2)
+        c_bar_BxS = (h_BxSxD * y_bar_BxD[:, None]).sum(axis=2)
+        a_bar_BxSxD = a_bar_BxSxD + through_decay_BxSxD * delta_BxD[:, None]
+        bars = (x_bar_BxD, delta_bar_BxD, b_bar_BxS, c_bar_BxS)
+        bars = tuple(bar.astype(like.dtype) for bar, like in zip(bars, (x, delta, b, c), strict=True))
+        return (g_before_BxSxD, a_bar_BxSxD, before_BxSxD), bars
+
+    def run_chunk(carry: tuple[Array, Array], inputs: tuple[Any, ...]) -> tuple[tuple[Array, Array], Any]:
+        (x_CxBxD, delta_CxBxD, b_CxBxS, c_CxBxS, y_bar_CxBxD), start_BxSxD = inputs
+        end_BxSxD, before_CxBxSxD = jax.lax.scan(advance, start_BxSxD, (x_CxBxD, delta_CxBxD, b_CxBxS))
+        steps = (x_CxBxD, delta_CxBxD, b_CxBxS, c_CxBxS, y_bar_CxBxD, before_CxBxSxD)
+        (g_BxSxD, a_bar_BxSxD, _), bars = jax.lax.scan(step_back, (*carry, end_BxSxD), steps, reverse=True)
+        return (g_BxSxD, a_bar_BxSxD), bars
+
+    carry = (g_last, jnp.zeros_like(g_last))
+    (initial_bar, a_bar_BxSxD), bars = jax.lax.scan(
+        run_chunk, carry, ((x, delta, b, c, y_bar), starts_NxBxSxD), reverse=True
+    )
+    return (*bars, a_bar_BxSxD.sum(axis=0), initial_bar)
+
+
+def _check(x: Any, delta: Any, a: Any, b: Any, c: Any, skip: Any, initial: Any, chunk: int) -> None:
     """Raises a ValueError that names the argument whose shape does not fit the others."""
     if x.ndim != 3 or x.size == 0:
         raise ValueError(f"x must be (b, t, d) of non-zero size, got {x.shape}")
@@ -148,42 +225,4 @@ def _forward(x: Array, delta: Array, b: Array, c: Array, a_SxD: Array, initial: 
     return (y, state), (x, delta, b, c, a_SxD, starts_NxBxSxD)
 
 
-def _backward(residuals: tuple[Array, ...], cotangents: tuple[Array, Array]) -> tuple[Array, ...]:
-    r"""The adjoint recurrence :math:`g_t = C_t \bar y_t + e^{\delta_{t+1} A} g_{t+1}`, chunk by chunk from the last."""
-    x, delta, b, c, a_SxD, starts_NxBxSxD = residuals
-    y_bar, g_last = cotangents
-
-    def advance(h_BxSxD: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
-        return _advance(a_SxD, h_BxSxD, *(value.astype(jnp.float32) for value in inputs)), h_BxSxD
-
-    def step_back(carry: tuple[Array, Array, Array], inputs: tuple[Array, ...]) -> tuple[Any, tuple[Array, ...]]:
-        g_BxSxD, a_bar_BxSxD, h_BxSxD = carry
-        x_BxD, delta_BxD, b_BxS, c_BxS, y_bar_BxD, before_BxSxD = (value.astype(jnp.float32) for value in inputs)
-        g_BxSxD = g_BxSxD + c_BxS[:, :, None] * y_bar_BxD[:, None]
-        g_before_BxSxD = jnp.exp(delta_BxD[:, None] * a_SxD) * g_BxSxD
-        through_decay_BxSxD = g_before_BxSxD * before_BxSxD
-        through_input_BxD = (g_BxSxD * b_BxS[:, :, None]).sum(axis=1)
-        x_bar_BxD = delta_BxD * through_input_BxD
-        delta_bar_BxD = x_BxD * through_input_BxD + (through_decay_BxSxD * a_SxD).sum(axis=1)
-        b_bar_BxS = (g_BxSxD * (delta_BxD * x_BxD)[:, None]).sum(axis=2)
-        c_bar_BxS = (h_BxSxD * y_bar_BxD[:, None]).sum(axis=2)
-        a_bar_BxSxD = a_bar_BxSxD + through_decay_BxSxD * delta_BxD[:, None]
-        bars = (x_bar_BxD, delta_bar_BxD, b_bar_BxS, c_bar_BxS)
-        bars = tuple(bar.astype(like.dtype) for bar, like in zip(bars, (x, delta, b, c), strict=True))
-        return (g_before_BxSxD, a_bar_BxSxD, before_BxSxD), bars
-
-    def run_chunk(carry: tuple[Array, Array], inputs: tuple[Any, ...]) -> tuple[tuple[Array, Array], Any]:
-        (x_CxBxD, delta_CxBxD, b_CxBxS, c_CxBxS, y_bar_CxBxD), start_BxSxD = inputs
-        end_BxSxD, before_CxBxSxD = jax.lax.scan(advance, start_BxSxD, (x_CxBxD, delta_CxBxD, b_CxBxS))
-        steps = (x_CxBxD, delta_CxBxD, b_CxBxS, c_CxBxS, y_bar_CxBxD, before_CxBxSxD)
-        (g_BxSxD, a_bar_BxSxD, _), bars = jax.lax.scan(step_back, (*carry, end_BxSxD), steps, reverse=True)
-        return (g_BxSxD, a_bar_BxSxD), bars
-
-    carry = (g_last, jnp.zeros_like(g_last))
-    (initial_bar, a_bar_BxSxD), bars = jax.lax.scan(
-        run_chunk, carry, ((x, delta, b, c, y_bar), starts_NxBxSxD), reverse=True
-    )
-    return (*bars, a_bar_BxSxD.sum(axis=0), initial_bar)
-
-
-_scan.defvjp(_forward, _backward)
+_scan.defvjp(_forward, scan_backward)
