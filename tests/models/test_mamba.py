@@ -105,7 +105,7 @@ def test_a_prompt_in_pieces_with_padding_between_them_equals_the_whole(tiny):
 def test_only_the_last_token_s_logits_are_computed_when_asked(tiny):
     ids, mask = tiny_decoders.padded(tiny_decoders.rows(), "right")
     variables = {"params": tiny.params}
-    full = tiny.module.apply(variables, ids, mask).logits
+    full = tiny.apply(tiny.params, ids, mask)
     last = tiny.module.apply(variables, ids, mask, only_last=True).logits
     np.testing.assert_allclose(last[:, 0], full[np.arange(3), np.array(tiny_decoders.LENGTHS) - 1], atol=1e-6)
 
