@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.models import bert_weights, decoder_weights
+from zsml_jax.models import bert_weights, decoder_weights, mamba_weights
 from zsml_jax.models.convert import Placement, convert
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
@@ -27,7 +27,11 @@ from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
 
 #: All families by the ``model_type`` of their config files.
-FAMILIES: dict[str, Family] = {**bert_weights.FAMILIES, **decoder_weights.FAMILIES}
+FAMILIES: dict[str, Family] = {
+    **bert_weights.FAMILIES,
+    **decoder_weights.FAMILIES,
+    **mamba_weights.FAMILIES,
+}
 
 
 @flax.struct.dataclass
