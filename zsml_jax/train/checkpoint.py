@@ -314,7 +314,8 @@ def _target(leaf: Leaf, like: Any) -> Any:
     """The abstract array that a leaf is read into."""
     if leaf.kind == "key":
         words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=leaf.dtype))).shape
-        return jax.ShapeDtypeStruct((*leaf.shape, *words), jnp.uint32, sharding=_default_sharding())
+        sharding = getattr(like, "sharding", None) or _default_sharding()
+        return jax.ShapeDtypeStruct((*leaf.shape, *words), jnp.uint32, sharding=sharding)
     as_numpy = isinstance(like, np.ndarray | np.generic) or (like is None and leaf.kind != "jax")
     if as_numpy or leaf.is_wide:
         return np.empty(leaf.shape, leaf.dtype)
@@ -334,8 +335,7 @@ def _unpack(leaf: Leaf, loaded: Any, like: Any) -> Any:
     for entry in leaf.path or _ROOT:
         loaded = loaded[str(entry)]
     if leaf.kind == "key":
-        keys = jax.random.wrap_key_data(loaded, impl=leaf.dtype)
-        return keys if getattr(like, "sharding", None) is None else jax.device_put(keys, like.sharding)
+        return jax.random.wrap_key_data(loaded, impl=leaf.dtype)
     return loaded[()] if leaf.kind == "scalar" and isinstance(loaded, np.ndarray) else loaded
 
 
