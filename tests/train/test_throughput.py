@@ -45,8 +45,8 @@ def test_a_step_is_three_forward_passes_and_two_where_weights_are_frozen():
 def test_the_clock_stands_still_while_paused():
     times = iter([0.0, 2.0, 10.0, 12.0, 12.0])
     clock = throughput.Throughput(clock=lambda: next(times))
-    clock.count(6)
-    clock.count(6)
+    clock.count(6.0)
+    clock.count(6.0)
     with clock.paused():
         pass
     assert clock.rates() == pytest.approx((3.0, 0.5))
@@ -56,10 +56,10 @@ def test_the_clock_stands_still_while_paused():
 def test_rates_may_be_read_while_paused():
     times = iter([0.0, 2.0, 7.0, 8.0, 10.0])
     clock = throughput.Throughput(clock=lambda: next(times))
-    clock.count(6)
+    clock.count(6.0)
     with clock.paused():
         assert clock.rates() == pytest.approx((3.0, 0.5))
-    clock.count(4)
+    clock.count(4.0)
     assert clock.rates() == pytest.approx((2.0, 0.5))
 
 

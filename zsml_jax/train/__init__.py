@@ -10,7 +10,7 @@ Start with :func:`fit`, which sees a model as a loss ``loss_fn(params, batch, ke
 :func:`~zsml_jax.train.checkpoint.restore` are for one fitted pytree.
 """
 
-from zsml_jax.train import checkpoint, distributed, optimizer, schedules, sharding
+from zsml_jax.train import checkpoint, distributed, optimizer, schedules, sharding, sharding_tables
 from zsml_jax.train.checkpoint import Checkpointer
 from zsml_jax.train.early_stopping import EarlyStopping
 from zsml_jax.train.evaluator import Evaluator
@@ -34,4 +34,5 @@ __all__ = [
     "optimizer",
     "schedules",
     "sharding",
+    "sharding_tables",
 ]

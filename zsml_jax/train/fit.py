@@ -74,7 +74,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     folder: RunFolder | None = None,
     log_every: int = 10,
-    units: Callable[[PyTree], float | int] | None = None,
+    units: Callable[[PyTree], Scalar] | None = None,
     unit: str = "examples",
     peak_flops: float | int | None = None,
     profile: tuple[int, int] | None = None,
@@ -99,7 +99,8 @@ def fit(
       mesh: devices of :func:`~zsml_jax.train.sharding.make_mesh`; by default one device.
       rules: how the parameters lie on the mesh; by default a copy on every device.
       batch_axes: mesh axes that divide the examples.
-      checkpoints: where the run's checkpoints are; the last step is always saved.
+      checkpoints: where the run's checkpoints are; the last step is always saved. The optimizer's numbers are part of
+        its state: a resumed run has those it began with.
       evaluators: measurements between steps.
       early_stopping: stops when a metric of an evaluator no longer gets better.
       folder: where metrics are logged, and traces and failing batches saved.
@@ -135,7 +136,9 @@ def fit(
     best = None if early_stopping is None else early_stopping.start()
     start = 0
     if checkpoints is not None and checkpoints.latest_step is not None:
-        saved = checkpoints.restore(like=_tree(sharding.abstract(state), "", best))
+        like = _tree(sharding.abstract(state), "", best)
+        del state  # so that the device need not hold two
+        saved = checkpoints.restore(like=like)
         state, best, start = saved["state"], saved["best"], checkpoints.latest_step
         iterator.set_state(json.loads(saved["data"]))
 
@@ -195,7 +198,9 @@ def fit(
             if flops is None and peak_flops is not None:
                 flops = _flops(loss_fn, optimizer, state, placed)
             state, metrics = step_fn(state, placed)
-            clock.count(len(jax.tree.leaves(batch)[0]) if units is None else units(batch))
+            if step == start + 1:
+                clock.rates()  # compilation is not training
+            clock.count(float(len(jax.tree.leaves(batch)[0]) if units is None else units(batch)))
             pending.append((step, batch, metrics))
             settle(_IN_FLIGHT)
             trace.after(step, state)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zsml_jax.train import parameter_paths
 from zsml_jax.train.state import TrainState
@@ -40,7 +40,7 @@ class Fsdp:
     axis: str = "data"
     min_size: int = 2**16
 
-    def spec(self, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+    def spec(self, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
         """Returns the partition of an array."""
         devices = mesh.shape[self.axis]
         divisible = [i for i, size in enumerate(shape) if size % devices == 0]
@@ -84,7 +84,7 @@ def make_mesh(axes: str, *, devices: Sequence[jax.Device] | None = None) -> Mesh
     return jax.make_mesh(shape, tuple(names), axis_types=kinds, devices=found)
 
 
-def partition(params: PyTree, mesh: Mesh, rules: Sequence[ShardingRule]) -> PyTree:
+def partition(params: PyTree, mesh: Mesh | AbstractMesh, rules: Sequence[ShardingRule]) -> PyTree:
     """Returns the NamedSharding of every parameter by the first rule that matches its whole path.
 
     Args:
@@ -113,7 +113,7 @@ def partition(params: PyTree, mesh: Mesh, rules: Sequence[ShardingRule]) -> PyTr
     return jax.tree.unflatten(structure, shardings)
 
 
-def state_shardings(state: TrainState, mesh: Mesh, rules: Sequence[ShardingRule]) -> TrainState:
+def state_shardings(state: TrainState, mesh: Mesh | AbstractMesh, rules: Sequence[ShardingRule]) -> TrainState:
     """Returns the shardings of a whole training state, concrete or abstract.
 
     An array of the optimizer or of the average lies as the parameter whose path its own path ends in, if it has its
@@ -155,7 +155,7 @@ def shard(tree: PyTree, shardings: PyTree) -> PyTree:
     return jax.tree.map(place, tree, shardings)
 
 
-def shard_state(state: TrainState, mesh: Mesh, rules: Sequence[ShardingRule]) -> TrainState:
+def shard_state(state: TrainState, mesh: Mesh | AbstractMesh, rules: Sequence[ShardingRule]) -> TrainState:
     """Returns the state on the devices of a mesh; :func:`state_shardings` says how."""
     return shard(state, state_shardings(state, mesh, rules))
 
@@ -221,7 +221,7 @@ def _axes(rule: PartitionSpec | Fsdp) -> set[str]:
     return {name for entry in rule if entry is not None for name in ((entry,) if isinstance(entry, str) else entry)}
 
 
-def _misfits(shape: Sequence[int], spec: PartitionSpec, mesh: Mesh) -> list[str]:
+def _misfits(shape: Sequence[int], spec: PartitionSpec, mesh: Mesh | AbstractMesh) -> list[str]:
     if len(spec) > len(shape):
         return [f"names {len(spec)} axes of {len(shape)}"]
     problems = []

@@ -24,7 +24,7 @@ class Throughput:
         self._units, self._steps, self._seconds, self._since = 0.0, 0, 0.0, clock()
         self._is_paused = False
 
-    def count(self, units: float | int) -> None:
+    def count(self, units: float) -> None:
         """Counts one step of so many units."""
         self._units, self._steps = self._units + units, self._steps + 1
 
