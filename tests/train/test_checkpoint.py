@@ -348,3 +348,28 @@ def test_other_orbax_users_can_read_the_arrays(tmp_path):
     np.testing.assert_array_equal(ocp.load(tmp_path / "fit")["params"]["kernel"], np.arange(3.0))
     metadata = json.loads((tmp_path / "fit" / "_CHECKPOINT_METADATA").read_text())
     assert metadata["custom_metadata"]["config"] == {"lr": 1.0}
+
+
+def test_keys_are_restored_to_the_sharding_of_like(tmp_path):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    tree = {"one": jax.random.key(3), "many": jax.random.split(jax.random.key(4), 8)}
+    checkpoint.save(tmp_path / "fit", tree)
+    for spec in (PartitionSpec(), PartitionSpec("data")):
+        shardings = {"one": NamedSharding(mesh, PartitionSpec()), "many": NamedSharding(mesh, spec)}
+        like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+        restored = checkpoint.restore(tmp_path / "fit", like)
+        for name, keys in restored.items():
+            assert keys.sharding.is_equivalent_to(shardings[name], keys.ndim)
+            np.testing.assert_array_equal(jax.random.key_data(keys), jax.random.key_data(tree[name]))
+
+
+def test_a_lazy_tree_is_made_only_for_a_step_that_is_saved(tmp_path):
+    made = []
+
+    def make():
+        made.append(True)
+        return {"x": np.ones(1)}
+
+    with Checkpointer(tmp_path, every=3) as checkpoints:
+        assert [checkpoints.save_lazily(step, make) for step in (1, 2, 3, 3, 4)] == [False, False, True, False, False]
+        assert len(made) == 1

@@ -1,7 +1,8 @@
 """Data sets and pretrained weights: named, pinned, cached and split the same way everywhere.
 
-Start with :func:`load` for a labelled set in memory, with :func:`batches` for a stream of training batches, and with
-:mod:`.assets` for the weights and texts that ride inside Python packages. :mod:`.hierarchy` reads class hierarchies,
+Start with :func:`load` for a labelled set in memory, with :func:`batches` for a stream of training batches, with
+:func:`token_batches` for those of a language model (its texts from :mod:`.documents`), and with :mod:`.assets` for the
+weights and texts that ride inside Python packages. :mod:`.hierarchy` reads class hierarchies,
 :mod:`.label_shift_sampling` moves a set's label distribution on purpose, and :mod:`.cached_embeddings` reads what an
 encoder computed elsewhere. Importing this package is cheap: each of its modules is imported on first use.
 """
@@ -10,11 +11,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zsml_jax.data import assets, cached_embeddings, hierarchy, label_shift_sampling, pipeline, tfds_source
+    from zsml_jax.data import (
+        assets,
+        cached_embeddings,
+        documents,
+        hierarchy,
+        label_shift_sampling,
+        pipeline,
+        tfds_source,
+        token_rows,
+        token_store,
+    )
     from zsml_jax.data.dataset import Dataset
     from zsml_jax.data.datasets import class_descriptions, dataset_names, load
     from zsml_jax.data.label_shift_sampling import dirichlet_label_distribution, resample
     from zsml_jax.data.pipeline import batches
+    from zsml_jax.data.token_pipeline import token_batches
+    from zsml_jax.data.token_rows import document_mask
 
 _HOME = {
     "Dataset": "dataset",
@@ -22,10 +35,22 @@ _HOME = {
     "class_descriptions": "datasets",
     "dataset_names": "datasets",
     "dirichlet_label_distribution": "label_shift_sampling",
+    "document_mask": "token_rows",
     "load": "datasets",
     "resample": "label_shift_sampling",
+    "token_batches": "token_pipeline",
 }
-_MODULES = ("assets", "cached_embeddings", "hierarchy", "label_shift_sampling", "pipeline", "tfds_source")
+_MODULES = (
+    "assets",
+    "cached_embeddings",
+    "documents",
+    "hierarchy",
+    "label_shift_sampling",
+    "pipeline",
+    "tfds_source",
+    "token_rows",
+    "token_store",
+)
 
 __all__ = [
     "Dataset",
@@ -35,12 +60,17 @@ __all__ = [
     "class_descriptions",
     "dataset_names",
     "dirichlet_label_distribution",
+    "document_mask",
+    "documents",
     "hierarchy",
     "label_shift_sampling",
     "load",
     "pipeline",
     "resample",
     "tfds_source",
+    "token_batches",
+    "token_rows",
+    "token_store",
 ]
 
 

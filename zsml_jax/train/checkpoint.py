@@ -9,7 +9,7 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -192,13 +192,26 @@ class Checkpointer:
           Preempted: after the step is safe, if the run was told to stop.
           ValueError: if the tree cannot be saved, or ``step`` is negative.
         """
+        return self.save_lazily(step, lambda: tree, force=force)
+
+    def save_lazily(self, step: int, make_tree: Callable[[], PyTree], *, force: bool = False) -> bool:
+        """Does what :meth:`save` does, with a tree that is made only if the step is saved.
+
+        Args:
+          step: as in :meth:`save`.
+          make_tree: returns the tree; what it raises ends the save before anything is written.
+          force: as in :meth:`save`.
+
+        Returns:
+          As :meth:`save`.
+        """
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
         preempted = self._told_to_stop.is_set() or multihost_utils.reached_preemption_sync_point(step)
         new = self.latest_step is None or step > self.latest_step
         started = False
         if new and (force or preempted or self._orbax.should_save(step)):
-            arrays, metadata = _pack(tree, self._config)
+            arrays, metadata = _pack(make_tree(), self._config)
             response = self._orbax.save_async(step, arrays, force=True, custom_metadata=metadata)  # pyrefly: ignore[bad-argument-type]
             started = response is not None
         if preempted:
@@ -301,7 +314,8 @@ def _target(leaf: Leaf, like: Any) -> Any:
     """The abstract array that a leaf is read into."""
     if leaf.kind == "key":
         words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=leaf.dtype))).shape
-        return jax.ShapeDtypeStruct((*leaf.shape, *words), jnp.uint32, sharding=_default_sharding())
+        sharding = getattr(like, "sharding", None) or _default_sharding()
+        return jax.ShapeDtypeStruct((*leaf.shape, *words), jnp.uint32, sharding=sharding)
     as_numpy = isinstance(like, np.ndarray | np.generic) or (like is None and leaf.kind != "jax")
     if as_numpy or leaf.is_wide:
         return np.empty(leaf.shape, leaf.dtype)
@@ -321,8 +335,7 @@ def _unpack(leaf: Leaf, loaded: Any, like: Any) -> Any:
     for entry in leaf.path or _ROOT:
         loaded = loaded[str(entry)]
     if leaf.kind == "key":
-        keys = jax.random.wrap_key_data(loaded, impl=leaf.dtype)
-        return keys if getattr(like, "sharding", None) is None else jax.device_put(keys, like.sharding)
+        return jax.random.wrap_key_data(loaded, impl=leaf.dtype)
     return loaded[()] if leaf.kind == "scalar" and isinstance(loaded, np.ndarray) else loaded
 
 
