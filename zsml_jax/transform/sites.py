@@ -112,7 +112,8 @@ def _recorder(params: Params, found: dict[str, Site]) -> Callable[..., Any]:
 
     def record(next_fun: Callable[..., Any], args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if context.method_name != "__call__" or (calls and calls[-1][0] is module):
+        inside_itself = bool(calls) and calls[-1][0] is module  # super().__call__
+        if context.method_name != "__call__" or inside_itself or module.scope is None:
             return next_fun(*args, **kwargs)
         own = _shapes(_without_transforms(module.variables.get("params", {})))
         stack = _stack(own, params, module.path)

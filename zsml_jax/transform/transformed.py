@@ -118,9 +118,10 @@ class _Run:
     ) -> Any:
         """The interceptor: the step that comes first is next to the module."""
         module, is_call = context.module, context.method_name == "__call__"
-        if is_call and self._calls and self._calls[-1] is module:
-            return next_fun(*args, **kwargs)  # super().__call__ is part of the call that is already handled
         scope: Any = module.scope
+        # A module outside of any apply is not the model's; super().__call__ is part of a call already handled.
+        if scope is None or (is_call and self._calls and self._calls[-1] is module):
+            return next_fun(*args, **kwargs)
         with contextlib.nullcontext() if self._calls else self._root_call(scope):
             _open_scopes(module)
             self._calls.append(module if is_call else None)
