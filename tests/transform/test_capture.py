@@ -84,20 +84,11 @@ def test_memory_does_not_hold_the_positions_that_are_not_asked_for():
     assert memory.temp_size_in_bytes < LAYERS * length * HIDDEN * 4
 
 
-def test_a_capture_after_an_edit_sees_edited_values_and_one_before_it_does_not(model, x):
-    vectors = jnp.ones((LAYERS, WIDTH))
-    edit = lambda apply: transform.edit(apply, "**/mlp", lambda h, v: h + v, per_layer=vectors)
-    inner = edit(transform.capture(transform.intercept(model.apply, {"**/up": lambda d, x: d(x)}), "**/head"))
-    assert isinstance(inner(model.params, x), tuple)
-    watch = lambda apply: lambda params, x: transform.capture(apply, "**/mlp")(params, x)[1]
-    _, after = transform.capture(edit(model.apply), "**/mlp")(model.params, x)
-    first = model.paths("mlp")[0]
-    plain = watch(model.apply)(model.params, x)
-    row = lambda values: values[first][0] if model.stacked else values[first]
-    # The first layer's input is not edited, so there the two differ by the vector alone.
-    np.testing.assert_allclose(row(after), row(plain) + 1, atol=1e-5)
-    before = jax.eval_shape(edit(transform.capture(model.apply, "head")), model.params, x)
-    assert before[1]["head"].shape == (2, 2)
+def test_a_capture_after_an_edit_sees_edited_values(model, x):
+    edited = transform.edit(model.apply, "**/mlp", lambda h, v: h + v, per_layer=jnp.ones((LAYERS, WIDTH)))
+    first = lambda apply: model.stack(transform.capture(apply, "**/mlp")(model.params, x)[1], "mlp")[0]
+    # What goes into the first layer is not edited, so there the two differ by the vector alone.
+    np.testing.assert_allclose(first(edited), first(model.apply) + 1, atol=1e-5)
 
 
 def test_a_capture_inside_an_edit_of_the_same_site_sees_the_value_before_it(scanned, x):

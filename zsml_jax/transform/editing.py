@@ -40,6 +40,9 @@ def edit(
     >>> steered(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.zeros((1, 2))).tolist()
     [[1.0, 2.0]]
 
+    An ``fn`` that adds zero changes no bit. In bfloat16 this needs ``jax.jit(..., compiler_options={
+    "xla_allow_excess_precision": False})``, since XLA may else skip roundings between operations that it fuses.
+
     Args:
       apply_fn: ``(params, *args, **kwargs) -> output``, see :func:`zsml_jax.transform.sites`.
       sites: patterns of paths; a site that several describe is edited once.
