@@ -119,6 +119,16 @@ def test_gradients_of_the_vectors_are_those_of_the_biases(scanned, x):
     np.testing.assert_allclose(jax.grad(steered)(jnp.zeros_like(bias)), jax.grad(biased)(bias), rtol=1e-5)
 
 
+def test_arrays_that_fn_closes_over_get_their_gradients(any_form, x):
+    def total(strength):
+        edit = lambda h, vector: h + strength * vector
+        return transform.edit(any_form.apply, "**/mlp", edit, per_layer=VECTORS)(any_form.params, x).sum()
+
+    by_rows = lambda rows: transform.edit(any_form.apply, "**/mlp", add, per_layer=rows)(any_form.params, x).sum()
+    expected = jnp.vdot(jax.jit(jax.grad(by_rows))(VECTORS), VECTORS)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(1.0), expected, rtol=1e-4)
+
+
 def test_an_output_with_several_parts_keeps_its_structure(scanned, x):
     shift = lambda out, vector: (out[0] + vector, out[1])
     by_layer = transform.edit(scanned.apply, "layers", shift, per_layer=VECTORS)(scanned.params, x)

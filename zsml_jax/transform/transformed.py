@@ -20,8 +20,8 @@ from flax.core.scope import Scope, union_filters
 from zsml_jax.transform.sites import PREFIX, ApplyFn, Site, is_traced_for_sites, sites, tracing_depth
 from zsml_jax.typing import Params, PyTree
 
-#: What a model with scanned layers must declare for values to leave them. For arrays to enter them it is enough that the
-#: parameters of the layers are on the leading axis.
+#: What a model with scanned layers must declare for values to leave them. For arrays to enter them it is enough that
+#: the parameters of the layers are on the leading axis.
 STACK_CONTRACT = 'nn.scan(..., variable_axes={"params": 0, "intermediates": 0})'
 _COLLECTION = "intermediates"
 _RUN = f"{PREFIX}run:"
