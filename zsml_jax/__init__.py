@@ -10,7 +10,7 @@ from types import ModuleType
 from zsml_jax.citation import citation
 
 __version__ = "0.1.0"
-__all__ = ["citation", "data", "evaluate", "models", "report", "train", "zeroshot"]
+__all__ = ["citation", "data", "evaluate", "models", "report", "train", "transform", "zeroshot"]
 
 
 def __getattr__(name: str) -> ModuleType:
