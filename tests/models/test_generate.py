@@ -131,6 +131,21 @@ def test_a_large_penalty_forbids_repetition(model):
     assert generation.tokens[0, 0] == positive[np.asarray(scores)[positive].argmax()]
 
 
+def test_another_model_over_other_parameters_writes_and_new_arrays_compile_nothing(model, greedy):
+    def shifted(params, tokens, is_token, **cache):
+        output = model.module.apply({"params": params["model"]}, tokens, is_token, **cache)
+        return output._replace(logits=output.logits + params["bias"])
+
+    row = PROMPTS[0][None]
+    forced = lambda bias: generate(
+        model, row, max_new_tokens=N, params={"model": model.params, "bias": bias}, apply_fn=shifted
+    )
+    np.testing.assert_array_equal(forced(np.zeros(VOCAB, np.float32)).tokens[0], greedy[0])
+    before = generation._decode._cache_size()
+    assert (forced(1e6 * np.eye(VOCAB, dtype=np.float32)[7]).tokens == 7).all()
+    assert generation._decode._cache_size() == before
+
+
 def test_prompts_of_one_bucket_share_their_programs(model):
     sizes = lambda: (generation._prefill._cache_size(), generation._decode._cache_size())
     generate(model, np.ones((2, 3), np.int32), max_new_tokens=5)

@@ -8,7 +8,7 @@ text can show.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
 from jaxtyping import Key as KeyOf
 
+from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.models.sampling import Sampling, check_sampling, next_tokens
 from zsml_jax.models.stop_strings import StopStrings
@@ -26,6 +27,8 @@ from zsml_jax.typing import AnyArray, Array, PyTree, Scalar
 _SMALLEST_BUCKET = 16
 _LISTENING_STRIDE = 8  # tokens between two looks at the text
 
+#: ``(params, tokens, is_token, cache=..., only_last=...) -> LmOutput``; the parameters may be any pytree.
+CachedApply = Callable[..., LmOutput]
 #: Called with the rows' new tokens since the last call, ``(b, t)``, and how many of each row count, ``(b,)``.
 Listener = Callable[[Int32[np.ndarray, "b t"], Int32[np.ndarray, " b"]], None]
 
@@ -61,8 +64,20 @@ def generate(
     stop_tokens: Sequence[int] | None = None,
     stop_strings: Sequence[str] = (),
     listener: Listener | None = None,
+    params: PyTree | None = None,
+    apply_fn: CachedApply | None = None,
 ) -> Generation:
     """Continues prompts.
+
+    To write with a model that is adapted or steered, give an ``apply_fn`` that wraps ``pretrained.module.apply``, made
+    once so that it is compiled once, and in ``params`` all arrays that may change, in any structure that it knows::
+
+        def steered(params, tokens, is_token, **cache):
+            base = lambda weights, *args, **kwargs: pretrained.module.apply({"params": weights}, *args, **kwargs)
+            edited = transform.edit(base, sites, add, per_layer=params["vectors"])
+            return edited(params["model"], tokens, is_token, **cache)
+
+        generate(pretrained, tokens, params={"model": pretrained.params, "vectors": v}, apply_fn=steered, ...)
 
     Args:
       pretrained: a causal language model.
@@ -75,6 +90,8 @@ def generate(
       stop_tokens: ids that end a row, and are its last token; the tokenizer's end of text if None.
       stop_strings: a row ends with the token that completes one of them; needs the model's tokenizer.
       listener: is called with what is new every few tokens, for streaming.
+      params: parameters to use in place of ``pretrained.params``.
+      apply_fn: the model to use in place of ``pretrained.module``, whose cache it keeps.
 
     Returns:
       The new tokens, on the host.
@@ -103,13 +120,15 @@ def generate(
     bucket = max(length, min(_bucket(length), limit or _bucket(length)))
     padding = ((0, 0), (bucket - length, 0))
     tokens, is_token = np.pad(tokens, padding), np.pad(is_token, padding)
-    state = _prefill(
-        pretrained.module, pretrained.params, tokens, is_token, sampling, keys, stops, capacity=_bucket(max_new_tokens)
-    )
+    module = pretrained.module
+    model = _apply_of(module) if apply_fn is None else apply_fn
+    params = pretrained.params if params is None else params
+    capacity = _bucket(max_new_tokens)
+    state = _prefill(model, module, params, tokens, is_token, sampling, keys, stops, capacity=capacity)
     listening = listener is not None or stop_strings
     heard = 0
     for until in [*(range(1, max_new_tokens, _LISTENING_STRIDE) if listening else ()), max_new_tokens]:
-        state = _decode(pretrained.module, pretrained.params, state, sampling, keys, stops, until)
+        state = _decode(model, params, state, sampling, keys, stops, until)
         written, lengths = np.asarray(state.tokens), np.asarray(state.lengths)
         if stop_strings:
             ended = strings.ended(written, lengths)
@@ -136,8 +155,15 @@ class _State(NamedTuple):
     seen_BxV: Array | None  # for the repetition penalty
 
 
-@functools.partial(jax.jit, static_argnames=("module", "capacity"))
+@functools.cache
+def _apply_of(module: nn.Module) -> CachedApply:
+    """The same function for the same module, so that it is compiled once."""
+    return lambda params, *args, **cache: module.apply({"params": params}, *args, **cache)
+
+
+@functools.partial(jax.jit, static_argnames=("apply_fn", "module", "capacity"))
 def _prefill(
+    apply_fn: CachedApply,
     module: nn.Module,
     params: PyTree,
     tokens_BxT: Array,
@@ -151,7 +177,7 @@ def _prefill(
     """Reads the prompts and writes the first token."""
     batch, length = tokens_BxT.shape
     cache = module.init_cache(batch, length + capacity)
-    output: Any = module.apply({"params": params}, tokens_BxT, is_token_BxT, cache=cache, only_last=True)
+    output = apply_fn(params, tokens_BxT, is_token_BxT, cache=cache, only_last=True)
     logits_BxV = output.logits[:, -1]
     seen_BxV = None
     if sampling.repetition_penalty is not None:
@@ -170,9 +196,9 @@ def _prefill(
     return _written(empty, logits_BxV, sampling, keys, stops)
 
 
-@functools.partial(jax.jit, static_argnames="module", donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="apply_fn", donate_argnames="state")
 def _decode(
-    module: nn.Module, params: PyTree, state: _State, sampling: Sampling, keys: Array, stops: Array, until: Scalar
+    apply_fn: CachedApply, params: PyTree, state: _State, sampling: Sampling, keys: Array, stops: Array, until: Scalar
 ) -> _State:
     """Writes tokens until there are ``until`` of them, or every row is done."""
 
@@ -181,7 +207,7 @@ def _decode(
 
     def body(state: _State) -> _State:
         goes_on_Bx1 = ~state.is_done[:, None]
-        output: Any = module.apply({"params": params}, state.last_B[:, None], goes_on_Bx1, cache=state.cache)
+        output = apply_fn(params, state.last_B[:, None], goes_on_Bx1, cache=state.cache)
         return _written(state._replace(cache=output.cache), output.logits[:, -1], sampling, keys, stops)
 
     return jax.lax.while_loop(unfinished, body, state)
