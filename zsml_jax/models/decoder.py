@@ -21,7 +21,7 @@ from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import causal_mask, positions_of, window_mask
 from zsml_jax.models.decoder_config import DecoderConfig
-from zsml_jax.models.kv_cache import KvCache, mark_tokens, write_layer
+from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.norms import norm
 from zsml_jax.models.outputs import LmOutput
@@ -55,6 +55,15 @@ class Decoder(nn.Module):
     """
 
     config: DecoderConfig
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens that a row may have, where positions are learned; rotated ones have no such limit."""
+        return self.config.max_positions if self.config.rotary is None else None
+
+    def init_cache(self, batch: int, length: int) -> KvCache:
+        """Returns an empty cache of ``length`` slots, see :func:`~zsml_jax.models.kv_cache.init_cache`."""
+        return init_cache(self.config, batch, length)
 
     @nn.compact
     def __call__(

@@ -106,6 +106,12 @@ class Tokenizer:
         """
         return [np.asarray(encoding.ids, np.int32) for encoding in self._encode(texts, None, max_length)]
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Returns the token ids of a text as it is: special tokens are those written in it, and nothing is cut."""
+        self._tokenizer.no_truncation()
+        self._truncation = None
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
     def decode(self, ids: Sequence[int] | Int[AnyArray, " t"], *, keep_special: bool = False) -> str:
         """Returns the text of token ids.
 
