@@ -236,7 +236,7 @@ def _stacked(
 
     def local(rows: PyTree, shared: tuple) -> PyTree:
         key, args, repeat = shared
-        one = lambda row: program(key, *row, args, repeat)
+        one = lambda row: program(key, row[0], row[1], row[2], args, repeat)
         if batch_size is None:
             return jax.vmap(one)(rows)
         # A batch of one would still go through vmap, which turns a branch into the work of both its sides.
