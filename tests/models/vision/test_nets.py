@@ -1,6 +1,7 @@
 """The image nets: published sizes, batch statistics as arguments, and what they refuse."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def test_resnet20_with_projections_has_as_many_parameters_as_published():
 def test_a_wide_net_has_the_size_of_its_formula(depth, widening):
     n, widths = (depth - 4) // 6, [16, 16 * widening, 32 * widening, 64 * widening]
     expected = 9 * 3 * 16 + 2 * widths[-1] + 10 * widths[-1] + 10
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         expected += 9 * before * after + (2 * n - 1) * 9 * after**2  # convolutions
         expected += before * after if before != after else 0  # shortcut
         expected += 2 * before + (2 * n - 1) * 2 * after  # norms
@@ -53,6 +54,7 @@ def test_a_net_for_32_pixels_needs_no_padding():
     assert count(vision.LeNet5(vision.LeNet5Config(padding=0)), (32, 32, 1)) == 61_706
 
 
+run = jax.jit(vision.apply, static_argnums=0, static_argnames="train")
 SMALL = ResNetConfig(3, (4, 8), (1, 1))
 
 
@@ -69,8 +71,8 @@ def small(images):
 
 def test_training_returns_new_statistics_and_evaluation_the_old_ones(small, images):
     module, variables = small
-    logits, after = vision.apply(module, variables, images, train=True)
-    again, same = vision.apply(module, variables, images, train=True)
+    logits, after = run(module, variables, images, train=True)
+    again, same = run(module, variables, images, train=True)
     np.testing.assert_array_equal(logits, again)
     stem = jax.lax.conv_general_dilated(
         images, variables.params["stem"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -79,36 +81,35 @@ def test_training_returns_new_statistics_and_evaluation_the_old_ones(small, imag
     np.testing.assert_allclose(after["stem_norm"]["mean"], 0.1 * mean, atol=1e-5)
     np.testing.assert_allclose(after["stem_norm"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
     assert jax.tree.structure(after) == jax.tree.structure(same) == jax.tree.structure(variables.batch_stats)
-    _, unchanged = vision.apply(module, variables, images)
-    assert unchanged is variables.batch_stats
-    assert not np.allclose(vision.apply(module, variables._replace(batch_stats=after), images)[0], logits)
+    _, unchanged = run(module, variables, images)
+    jax.tree.map(np.testing.assert_array_equal, unchanged, variables.batch_stats)
+    assert not np.allclose(run(module, variables._replace(batch_stats=after), images)[0], logits)
 
 
 def test_running_statistics_converge_to_those_of_the_batch(small, images):
     module, variables = small
-    step = jax.jit(lambda v: v._replace(batch_stats=vision.apply(module, v, images, train=True)[1]))
     moved = variables
     for _ in range(150):
-        moved = step(moved)
-    expected, _ = vision.apply(module, variables, images, train=True)
-    np.testing.assert_allclose(vision.apply(module, moved, images)[0], expected, atol=1e-4)
+        moved = moved._replace(batch_stats=run(module, moved, images, train=True)[1])
+    expected, _ = run(module, variables, images, train=True)
+    np.testing.assert_allclose(run(module, moved, images)[0], expected, atol=1e-4)
 
 
 def test_group_norm_judges_each_image_alone_and_has_no_statistics(images):
     module = ResNet(dataclasses.replace(SMALL, norm=Norm("group", num_groups=2)))
     variables = vision.init(module, jax.random.key(0), images.shape[1:])
     assert variables.batch_stats == {}
-    logits, stats = vision.apply(module, variables, images, train=True)
+    logits, stats = run(module, variables, images, train=True)
     assert stats == {}
-    np.testing.assert_allclose(vision.apply(module, variables, images[:1])[0], logits[:1], atol=1e-5)
+    np.testing.assert_allclose(run(module, variables, images[:1])[0], logits[:1], atol=1e-5)
 
 
 def test_half_precision_nets_keep_float32_parameters_and_logits(images):
     module = ResNet(dataclasses.replace(SMALL, dtype="bfloat16"))
     variables = vision.init(module, jax.random.key(0), images.shape[1:])
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    logits, _ = vision.apply(module, variables, images)
-    expected, _ = vision.apply(ResNet(SMALL), variables, images)
+    logits, _ = run(module, variables, images)
+    expected, _ = run(ResNet(SMALL), variables, images)
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, expected, atol=0.1 * np.abs(expected).max())
 
@@ -118,10 +119,9 @@ def test_a_net_trains_under_vmap_with_its_own_statistics(small, images):
     keys = jax.random.split(jax.random.key(3), 2)
     many = jax.jit(jax.vmap(lambda key: vision.init(module, key, images.shape[1:])))(keys)
     batches = jnp.stack([images, 2 * images])
-    train = lambda v, x: vision.apply(module, v, x, train=True)
-    logits, stats = jax.jit(jax.vmap(train))(many, batches)
+    logits, stats = jax.vmap(lambda v, x: run(module, v, x, train=True))(many, batches)
     one = jax.tree.map(lambda leaf: leaf[1], many)
-    expected, expected_stats = jax.jit(train)(one, batches[1])
+    expected, expected_stats = run(module, one, batches[1], train=True)
     np.testing.assert_allclose(logits[1], expected, atol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), stats, expected_stats)
 
