@@ -1,4 +1,4 @@
-"""Training: a readable loop, optimizers by parameter path, sharding, and checkpoints that survive preemption.
+"""Training: a readable loop, studies in one compiled program, sharding, and checkpoints that survive preemption.
 
 Start with :func:`fit`, which sees a model as a loss ``loss_fn(params, batch, key)`` and a pytree of parameters::
 
@@ -7,10 +7,22 @@ Start with :func:`fit`, which sees a model as a loss ``loss_fn(params, batch, ke
 
 :mod:`.optimizer` and :mod:`.schedules` say how parameters move, :mod:`.sharding` where they lie, and
 :class:`~zsml_jax.train.checkpoint.Checkpointer` keeps the steps of a run; :func:`zsml_jax.train.checkpoint.save` and
-:func:`~zsml_jax.train.checkpoint.restore` are for one fitted pytree.
+:func:`~zsml_jax.train.checkpoint.restore` are for one fitted pytree. :func:`zsml_jax.train.sweep.run` trains all
+:mod:`points <zsml_jax.train.points>` of a study at once, and :func:`zsml_jax.train.halving.run` the promising ones longer.
 """
 
-from zsml_jax.train import checkpoint, distributed, optimizer, schedules, sharding, sharding_tables
+from zsml_jax.train import (
+    checkpoint,
+    distributed,
+    halving,
+    optimizer,
+    points,
+    population,
+    schedules,
+    sharding,
+    sharding_tables,
+    sweep,
+)
 from zsml_jax.train.checkpoint import Checkpointer
 from zsml_jax.train.early_stopping import EarlyStopping
 from zsml_jax.train.evaluator import Evaluator
@@ -29,10 +41,14 @@ __all__ = [
     "checkpoint",
     "distributed",
     "fit",
+    "halving",
     "init_state",
     "make_step",
     "optimizer",
+    "points",
+    "population",
     "schedules",
     "sharding",
     "sharding_tables",
+    "sweep",
 ]
