@@ -15,9 +15,17 @@ class Family(NamedTuple):
       module: the module's class; its only field is the config.
       config: ``(config.json, names of the tensors, dtype) -> config``; raises KeyError for an absent field and
         ValueError for a value that is not supported.
-      table: the rules of its checkpoints.
+      table: the rules of its checkpoints; a function of the config where they depend on it.
+      write: ``config -> fields of config.json``; None for a family whose file is written as it was read.
+      architecture: the class that ``architectures`` in config.json names for a model that was made here.
     """
 
     module: Callable[[Any], nn.Module]
     config: Callable[[Mapping[str, Any], Collection[str], str], Any]
-    table: Table
+    table: Table | Callable[[Any], Table]
+    write: Callable[[Any], dict[str, Any]] | None = None
+    architecture: str = ""
+
+    def rules(self, config: Any) -> Table:
+        """Returns the rules for a configuration."""
+        return self.table if isinstance(self.table, Table) else self.table(config)

@@ -47,32 +47,53 @@ class Pretrained:
         tokens: Int[AnyArray, "b t"],
         attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
         token_types: Int[AnyArray, "b t"] | None = None,
-    ) -> Float[Array, "b t d"]:
-        """Returns the last hidden states; a pure function of its arguments.
+    ) -> Float[Array, "b t _"]:
+        """Returns logits ``(b, t, v)`` of a model with a head over words, else the last hidden states ``(b, t, d)``.
+
+        A pure function of its arguments.
 
         Args:
           params: parameters, such as ``self.params``.
           tokens: token ids.
           attention_mask: non-zero at tokens, zero at padding; all are tokens if None.
-          token_types: segment ids; all 0 if None.
+          token_types: segment ids, for models that have them; all 0 if None.
 
         Returns:
-          Hidden states; those of padding mean nothing.
+          One row for each token; those of padding mean nothing.
 
         Raises:
           ValueError: if shapes do not fit, there are too many tokens, or ids lie outside the vocabulary (of ids that
             are known before tracing; under ``jit`` such ids give NaN).
         """
+        output = self._output(params, tokens, attention_mask, token_types)
+        return output.last if output.logits is None else output.logits
+
+    def hidden_states(
+        self,
+        params: Params,
+        tokens: Int[AnyArray, "b t"],
+        attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
+        token_types: Int[AnyArray, "b t"] | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Returns the last hidden states, whether the model has a head or not; else as :meth:`apply`."""
+        return self._output(params, tokens, attention_mask, token_types).last
+
+    def _output(
+        self, params: Params, tokens: AnyArray, attention_mask: AnyArray | None, token_types: AnyArray | None
+    ) -> Any:
         tokens = self._checked(tokens, "tokens", self.config.vocab_size)
         if attention_mask is not None and np.shape(attention_mask) != tokens.shape:
             raise ValueError(f"attention_mask must have the shape {tokens.shape}, got {np.shape(attention_mask)}")
         if token_types is not None:
-            token_types = self._checked(token_types, "token_types", self.config.type_vocab_size)
+            rows = getattr(self.config, "type_vocab_size", 0)
+            if rows == 0:
+                raise ValueError("token_types must be None for a model without token types")
+            token_types = self._checked(token_types, "token_types", rows)
             if token_types.shape != tokens.shape:
                 raise ValueError(f"token_types must have the shape {tokens.shape}, got {token_types.shape}")
         mask = None if attention_mask is None else jnp.asarray(attention_mask)
-        output: Any = self.module.apply({"params": params}, tokens, mask, token_types)
-        return output.last
+        types = () if token_types is None else (token_types,)
+        return self.module.apply({"params": params}, tokens, mask, *types)
 
     def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
         if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -117,7 +138,7 @@ def load(path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32
         raise ValueError(f"{folder / 'config.json'}: the field {error} is missing") from error
     module = family.module(config)
     abstract = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), jnp.int32))["params"]
-    params = convert(family.table, tensors, abstract, dtype=dtype, source=str(folder))
+    params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=str(folder))
     tokenizer = _optional_tokenizer(folder, hub, config.max_length)
     return Pretrained(params=params, module=module, config=config, tokenizer=tokenizer, sentence=sentence)
 
