@@ -10,6 +10,7 @@ from zsml_jax import models
 from zsml_jax.data import assets
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "encoders"
+DECODERS = GOLDEN.parent / "decoders"
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,24 @@
-"""Pretrained models in Flax Linen: weights and tokenizers in, hidden states and sentence embeddings out.
+"""Pretrained models in Flax Linen: weights and tokenizers in; logits, hidden states and sentence embeddings out.
 
-Start with :func:`load`, which reads a folder in the hub's layout or a pinned asset into a :class:`Pretrained`, and
-with :func:`text_encoder`, which makes a sentence encoder of it. A model is plain functions of a parameter dict:
-``pretrained.apply(params, tokens, attention_mask)`` goes through ``jit``, ``vmap`` and ``grad``.
+Start with :func:`load`, which reads a folder in the hub's layout, a GGUF file or a pinned asset into a
+:class:`Pretrained`; :func:`save` writes it back, and :func:`text_encoder` makes a sentence encoder of it. A model is
+plain functions of a parameter dict: ``pretrained.apply(params, tokens, attention_mask)`` goes through ``jit``, ``vmap``
+and ``grad``.
 """
 
 from zsml_jax.models.embed import encode, text_encoder
 from zsml_jax.models.pretrained import Pretrained, load
+from zsml_jax.models.save import save
 from zsml_jax.models.sentence import SentenceConfig
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["Pretrained", "SentenceConfig", "Tokenizer", "encode", "load", "load_tokenizer", "text_encoder"]
+__all__ = [
+    "Pretrained",
+    "SentenceConfig",
+    "Tokenizer",
+    "encode",
+    "load",
+    "load_tokenizer",
+    "save",
+    "text_encoder",
+]

@@ -1,5 +1,7 @@
 """Softmax attention, written once for all models."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,46 +14,122 @@ _MASKED = -1e30  # finite, so that a row without any allowed key stays finite; s
 
 def attend(
     q_BxTxHxD: Float[AnyArray, "b t h d"],
-    k_BxSxHxD: Float[AnyArray, "b s h d"],
-    v_BxSxHxD: Float[AnyArray, "b s h d"],
+    k_BxSxGxD: Float[AnyArray, "b s g d"],
+    v_BxSxGxD: Float[AnyArray, "b s g d"],
     *,
     mask: Bool[AnyArray, "#b #h #t s"] | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int | None = None,
 ) -> Float[Array, "b t h d"]:
-    r"""Scaled dot-product attention, :math:`\mathrm{softmax}(QK^\top / \sqrt{d})V`.
+    r"""Scaled dot-product attention, :math:`\mathrm{softmax}(s QK^\top)V` with :math:`s = 1 / \sqrt{d}`.
 
-    Vaswani et al. (2017), section 3.2.1.
+    Vaswani et al. (2017), section 3.2.1. With fewer heads of keys than of queries (grouped queries, Ainslie et al.,
+    2023), each is shared by ``h / g`` consecutive query heads, and never repeated in memory.
 
     The scores and their softmax are float32 whatever the inputs are. Accelerators take
-    :func:`jax.nn.dot_product_attention`; on CPU the same sums are laid out as plain batched products, several times
-    faster there (``benchmarks/encoder.py``).
+    :func:`jax.nn.dot_product_attention`, in cuDNN's flash kernel where that runs and there is no ``mask``; on CPU the
+    same sums are laid out as plain batched products, several times faster there (``benchmarks/encoder.py``).
 
     Args:
       q_BxTxHxD: queries.
-      k_BxSxHxD: keys.
-      v_BxSxHxD: values.
+      k_BxSxGxD: keys; their heads g divide h.
+      v_BxSxGxD: values.
       mask: true where a query may look at a key; everywhere if None.
+      scale: the factor s on scores; :math:`1 / \sqrt{d}` if None.
+      is_causal: whether query i looks at keys 0 ... i only. Flash kernels skip the rest instead of masking it.
+      window: with ``is_causal``, how many keys a query sees, its own included; all if None.
 
     Returns:
       The mixed values, in the dtype of the queries.
+
+    Raises:
+      ValueError: if the heads do not fit, or there is a ``window`` without ``is_causal``.
     """
-    if mask is None:
-        mask = np.ones((1, 1, 1, k_BxSxHxD.shape[1]), bool)
-    operands = map(jnp.asarray, (q_BxTxHxD, k_BxSxHxD, v_BxSxHxD, mask))
-    return jax.lax.platform_dependent(*operands, cpu=_attend_cpu, default=_attend_fused)
+    heads, groups = q_BxTxHxD.shape[2], k_BxSxGxD.shape[2]
+    if heads % groups:
+        raise ValueError(f"the heads of k_BxSxGxD must divide those of q_BxTxHxD, {heads}, got {groups}")
+    if window is not None and (not is_causal or window < 1):
+        raise ValueError(f"window must be at least 1 and come with is_causal, got {window} and {is_causal}")
+    scale = q_BxTxHxD.shape[-1] ** -0.5 if scale is None else scale
+    fused = functools.partial(_attend_fused, scale=scale, is_causal=is_causal, window=window)
+    cpu = functools.partial(_attend_cpu, scale=scale)
+    operands = tuple(map(jnp.asarray, (q_BxTxHxD, k_BxSxGxD, v_BxSxGxD)))
+    if mask is not None:
+        return jax.lax.platform_dependent(
+            *operands,
+            jnp.asarray(mask),
+            cpu=lambda q, k, v, m: cpu(q, k, v, _and(m, _causal(q, k, is_causal, window))),
+            default=lambda q, k, v, m: fused(q, k, v, m),
+        )
+    return jax.lax.platform_dependent(
+        *operands,
+        cpu=lambda q, k, v: cpu(q, k, v, _causal(q, k, is_causal, window)),
+        default=lambda q, k, v: fused(q, k, v, None),
+    )
 
 
-def _attend_fused(q_BxTxHxD: Array, k_BxSxHxD: Array, v_BxSxHxD: Array, mask: Array) -> Array:
-    return jax.nn.dot_product_attention(q_BxTxHxD, k_BxSxHxD, v_BxSxHxD, mask=mask)
+def _attend_fused(
+    q_BxTxHxD: Array,
+    k_BxSxGxD: Array,
+    v_BxSxGxD: Array,
+    mask: Array | None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int | None = None,
+) -> Array:
+    return jax.nn.dot_product_attention(
+        q_BxTxHxD,
+        k_BxSxGxD,
+        v_BxSxGxD,
+        mask=mask,
+        scale=scale,
+        is_causal=is_causal,
+        local_window_size=None if window is None else (window - 1, 0),
+        implementation="cudnn" if mask is None and _runs_in_cudnn(q_BxTxHxD, k_BxSxGxD) else "xla",
+    )
 
 
-def _attend_cpu(q_BxTxHxD: Array, k_BxSxHxD: Array, v_BxSxHxD: Array, mask: Array) -> Array:
-    """Both products see their operands as row-major matrices, and the softmax is divided out of the shorter side."""
-    q_BxHxTxD = (q_BxTxHxD / jnp.sqrt(q_BxTxHxD.shape[-1]).astype(q_BxTxHxD.dtype)).transpose(0, 2, 1, 3)
-    k_BxHxDxS = k_BxSxHxD.transpose(0, 2, 3, 1)
-    v_BxHxSxD = v_BxSxHxD.transpose(0, 2, 1, 3)
-    scores_BxHxTxS = jnp.matmul(q_BxHxTxD, k_BxHxDxS, preferred_element_type=jnp.float32)
-    scores_BxHxTxS = scores_BxHxTxS + jnp.where(mask, 0.0, _MASKED)
-    weights_BxHxTxS = jnp.exp(scores_BxHxTxS - scores_BxHxTxS.max(axis=-1, keepdims=True))
-    total_BxHxTx1 = weights_BxHxTxS.sum(axis=-1, keepdims=True)
-    mixed_BxHxTxD = jnp.matmul(weights_BxHxTxS.astype(v_BxHxSxD.dtype), v_BxHxSxD, preferred_element_type=jnp.float32)
-    return (mixed_BxHxTxD / total_BxHxTx1).astype(q_BxTxHxD.dtype).transpose(0, 2, 1, 3)
+def _attend_cpu(
+    q_BxTxHxD: Array, k_BxSxGxD: Array, v_BxSxGxD: Array, mask: AnyArray | None, *, scale: float | None = None
+) -> Array:
+    """Both products see their operands as row-major matrices, and the softmax is divided out of the shorter side.
+
+    The query heads that share a key head are rows of one matrix: ``N`` = T h / g of them.
+    """
+    b, t, h, d = q_BxTxHxD.shape
+    s, g = k_BxSxGxD.shape[1:3]
+    scale = d**-0.5 if scale is None else scale
+    q_BxGxNxD = (q_BxTxHxD * jnp.asarray(scale, q_BxTxHxD.dtype)).transpose(0, 2, 1, 3).reshape(b, g, h // g * t, d)
+    k_BxGxDxS = k_BxSxGxD.transpose(0, 2, 3, 1)
+    v_BxGxSxD = v_BxSxGxD.transpose(0, 2, 1, 3)
+    scores_BxGxNxS = jnp.matmul(q_BxGxNxD, k_BxGxDxS, preferred_element_type=jnp.float32)
+    if mask is not None:
+        scores_BxHxTxS = scores_BxGxNxS.reshape(b, h, t, s) + jnp.where(mask, 0.0, _MASKED)
+        scores_BxGxNxS = scores_BxHxTxS.reshape(b, g, h // g * t, s)
+    weights_BxGxNxS = jnp.exp(scores_BxGxNxS - scores_BxGxNxS.max(axis=-1, keepdims=True))
+    total_BxGxNx1 = weights_BxGxNxS.sum(axis=-1, keepdims=True)
+    mixed_BxGxNxD = jnp.matmul(weights_BxGxNxS.astype(v_BxGxSxD.dtype), v_BxGxSxD, preferred_element_type=jnp.float32)
+    mixed_BxHxTxD = (mixed_BxGxNxD / total_BxGxNx1).astype(q_BxTxHxD.dtype).reshape(b, h, t, d)
+    return mixed_BxHxTxD.transpose(0, 2, 1, 3)
+
+
+def _causal(q_BxTxHxD: Array, k_BxSxGxD: Array, is_causal: bool, window: int | None) -> np.ndarray | None:
+    if not is_causal:
+        return None
+    distance_TxS = np.arange(q_BxTxHxD.shape[1])[:, None] - np.arange(k_BxSxGxD.shape[1])
+    return ((distance_TxS >= 0) & (distance_TxS < (window or distance_TxS.size + 1)))[None, None]
+
+
+def _and(mask: Array, other: np.ndarray | None) -> Array:
+    return mask if other is None else mask & other
+
+
+def _runs_in_cudnn(q_BxTxHxD: Array, k_BxSxGxD: Array) -> bool:
+    """Whether cuDNN's flash attention takes these operands: half precision, heads of at most 128, a CUDA backend."""
+    width = q_BxTxHxD.shape[-1]
+    half = q_BxTxHxD.dtype in (jnp.bfloat16, jnp.float16) and q_BxTxHxD.dtype == k_BxSxGxD.dtype
+    if not half or width % 8 or width > 128 or jax.default_backend() != "gpu":
+        return False
+    return "cuda" in jax.local_devices()[0].client.platform_version.lower()

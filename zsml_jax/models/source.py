@@ -9,20 +9,20 @@ _FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model*.bin"]
 
 
 def find_folder(path_or_asset: str | Path) -> Path:
-    """Returns the local folder of a model, fetching it where needed.
+    """Returns the local folder of a model, or its GGUF file, fetching it where needed.
 
     Args:
-      path_or_asset: an existing folder, the name of an asset of :mod:`zsml_jax.data.assets`, or a repository
+      path_or_asset: an existing folder or GGUF file, the name of an asset of :mod:`zsml_jax.data.assets`, or a repository
         ``"organisation/name"`` of the hub, for which ``huggingface_hub`` must be installed.
 
     Returns:
-      The folder.
+      The folder or file.
 
     Raises:
       FileNotFoundError: if it is none of these, or cannot be fetched.
     """
     folder = Path(path_or_asset).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or (folder.suffix == ".gguf" and folder.is_file()):
         return folder
     name = str(path_or_asset)
     if name in assets.names():

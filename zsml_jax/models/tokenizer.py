@@ -8,7 +8,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int, Int32
 
-from zsml_jax.models.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from zsml_jax.models.tokenizer_files import TokenizerFiles, read_tokenizer_files, write_tokenizer_files
 from zsml_jax.typing import AnyArray
 
 
@@ -32,15 +32,20 @@ class Tokenizer:
     Attributes:
       max_length: longest sequence in tokens, special tokens included, as the model's files declare it.
       pad_id: id of the padding token; 0 for a model that has none, as padding is masked.
+      special: the special tokens by role, such as ``{"eos_token": "</s>"}``, as far as the files name them.
+      chat_template: the Jinja template that turns messages into a prompt, None if there is none.
     """
 
     def __init__(self, files: TokenizerFiles, *, max_length: int):
+        self._files = files
         self._tokenizer = files.tokenizer
         # A tokenizer file may carry the padding and truncation of some earlier use.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._truncation: int | None = None
         self.pad_id = 0 if files.pad_id is None else files.pad_id
+        self.special = dict(files.special)
+        self.chat_template = files.chat_template
         self.max_length = min(max_length, files.max_length or max_length)
 
     @property
@@ -113,6 +118,12 @@ class Tokenizer:
     def token_id(self, token: str) -> int | None:
         """Returns the id of a token, None if there is none."""
         return self._tokenizer.token_to_id(token)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``tokenizer.json``, ``tokenizer_config.json`` and the chat template into an existing folder."""
+        self._tokenizer.no_truncation()
+        self._truncation = None
+        write_tokenizer_files(Path(folder), self._files)
 
     def _encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int | None

@@ -1,7 +1,9 @@
-"""Tokenizers out of the files that hub folders hold, old and new."""
+"""Tokenizers out of the files that hub folders hold, old and new, and back into files."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tokenizers
@@ -34,11 +36,17 @@ class TokenizerFiles(NamedTuple):
       tokenizer: the tokenizer.
       pad_id: id of the padding token, None if none is declared.
       max_length: the declared longest sequence in tokens, None if none is declared.
+      special: the special tokens by role, such as ``{"eos_token": "</s>"}``.
+      chat_template: the Jinja template that turns messages into a prompt, None if there is none.
+      settings: what ``tokenizer_config.json`` says.
     """
 
     tokenizer: tokenizers.Tokenizer
     pad_id: int | None
     max_length: int | None
+    special: Mapping[str, str] = MappingProxyType({})
+    chat_template: str | None = None
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 def read_tokenizer_files(folder: Path, model_type: str) -> TokenizerFiles:
@@ -77,7 +85,46 @@ def read_tokenizer_files(folder: Path, model_type: str) -> TokenizerFiles:
     longest = settings.get("model_max_length")
     # Files without a limit say 1e30.
     limit = int(longest) if isinstance(longest, int | float) and longest < 1e9 else None
-    return TokenizerFiles(tokenizer, pad_id, limit)
+    return TokenizerFiles(tokenizer, pad_id, limit, special, _chat_template(folder, settings), {**settings, **declared})
+
+
+def write_tokenizer_files(folder: Path, files: TokenizerFiles) -> None:
+    """Writes ``tokenizer.json``, ``tokenizer_config.json`` and the chat template into a folder."""
+    files.tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **files.special, **files.settings}
+    settings.pop("chat_template", None)
+    if files.max_length is not None:
+        settings["model_max_length"] = files.max_length
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if files.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(files.chat_template, encoding="utf-8")
+
+
+def byte_bpe(
+    vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], *, prefix_space: bool = False
+) -> tokenizers.Tokenizer:
+    """Returns a byte-level BPE tokenizer (Radford et al., 2019, section 2.2) without special tokens.
+
+    Args:
+      vocab: ids of tokens.
+      merges: pairs in order of their rank.
+      prefix_space: whether a text gets a space in front.
+    """
+    tokenizer = tokenizers.Tokenizer(models.BPE(dict(vocab), list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
+def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The template of the file, else of the settings, which may name several; then the one called default."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, Sequence) and not isinstance(template, str):
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
 
 
 def _word_piece(folder: Path, settings: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
@@ -110,17 +157,13 @@ def _byte_bpe(
     if wrong := [pair for pair in pairs if len(pair) != 2]:
         raise ValueError(f"{folder / 'merges.txt'} must hold two parts a line, got {' '.join(wrong[0])!r}")
     prefix_space = settings.get("add_prefix_space", False)
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocab, [(left, right) for left, right in pairs]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = byte_bpe(vocab, [(left, right) for left, right in pairs], prefix_space=prefix_space)
     if model_type == "roberta":
         cls, sep = special["cls_token"], special["sep_token"]
         _require(vocab, folder / "vocab.json", cls, sep)
         tokenizer.post_processor = processors.RobertaProcessing(
             (sep, vocab[sep]), (cls, vocab[cls]), trim_offsets=True, add_prefix_space=prefix_space
         )
-    else:
-        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
 
 

@@ -1,0 +1,345 @@
+"""Decoders with attention: GPT-2, GPT-Neo, GPT-NeoX and the Llama family as one Linen module with a frozen config.
+
+Radford et al. (2019); Black et al. (2021, 2022) and Biderman et al. (2023, Pythia); Touvron et al. (2023), Jiang et al.
+(2023, Mistral), Yang et al. (2024, 2025, Qwen 2 and 3). They differ in the ways that :class:`DecoderConfig` names: how
+positions enter, which norm, biases, shared key heads, windows, a gate in the MLP, and where the residual sums are.
+
+Name suffixes: ``B`` batch, ``T`` tokens, ``S`` slots of the cache, ``D`` model width, ``F`` hidden width of the MLP,
+``H`` query heads, ``G`` key heads, ``K`` width of a head, ``L`` layers, ``V`` vocabulary.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from zsml_jax.models.activations import ACTIVATIONS
+from zsml_jax.models.attention import attend
+from zsml_jax.models.causal_mask import causal_mask, positions_of, window_mask
+from zsml_jax.models.kv_cache import KvCache, mark_tokens, write_layer
+from zsml_jax.models.layer_stack import run_layers
+from zsml_jax.models.norms import norm
+from zsml_jax.models.outputs import LmOutput
+from zsml_jax.models.rotary import Rotary, cos_sin, rotate
+from zsml_jax.typing import AnyArray, Array
+
+_NO_WINDOW = np.iinfo(np.int32).max
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The static shape of a decoder; the defaults are those of a Llama.
+
+    Attributes:
+      vocab_size: rows of the word embedding.
+      width: model width D.
+      num_layers: number of layers.
+      num_heads: query heads.
+      mlp_width: hidden width F of the MLP.
+      max_positions: the longest sequence that the model was made for; rows of the position embedding if it has one.
+      num_kv_heads: heads of keys and values, which divide the query heads; as many as these if None.
+      head_width: width of a head; ``width / num_heads`` if None.
+      rotary: how queries and keys are rotated; learned positions are added to the word embeddings if None.
+      attention_scale: the factor on scores; ``head_width ** -0.5`` if None.
+      window: how many tokens a query sees, its own included; all of the past if None.
+      full_layers: layers that see all of the past in spite of ``window``.
+      query_bias: whether queries, keys and values have a bias.
+      out_bias: whether the attention's output has a bias.
+      query_norm: whether queries and keys are normalised within each head, before they are rotated.
+      mlp_bias: whether the MLP has biases.
+      gated: whether the MLP's activation gates a second projection (Shazeer, 2020).
+      activation: a key of :data:`~zsml_jax.models.activations.ACTIVATIONS`.
+      norm: "rms" or "layer".
+      norm_eps: epsilon of the norms.
+      parallel: whether attention and MLP both start from the layer's input, and are added to it together.
+      tied: whether the head is the word embedding.
+      head_bias: whether an untied head has a bias.
+      dtype: name of the dtype of activations; norms, softmax, rotations and logits are float32.
+      remat: whether the backward pass computes each layer again instead of keeping what is in it.
+      unroll: whether the layers are compiled one by one instead of as a loop.
+    """
+
+    vocab_size: int
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_width: int
+    max_positions: int
+    num_kv_heads: int | None = None
+    head_width: int | None = None
+    rotary: Rotary | None = None
+    attention_scale: float | None = None
+    window: int | None = None
+    full_layers: tuple[int, ...] = ()
+    query_bias: bool = False
+    out_bias: bool = False
+    query_norm: bool = False
+    mlp_bias: bool = False
+    gated: bool = True
+    activation: str = "silu"
+    norm: str = "rms"
+    norm_eps: float = 1e-6
+    parallel: bool = False
+    tied: bool = False
+    head_bias: bool = False
+    dtype: str = "float32"
+    remat: bool = False
+    unroll: bool = False
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+        if self.num_heads % self.key_heads:
+            raise ValueError(f"num_kv_heads must divide the {self.num_heads} heads, got {self.key_heads}")
+        if self.head_width is None and self.width % self.num_heads:
+            raise ValueError(f"num_heads must divide the width {self.width}, got {self.num_heads}")
+        if self.rotary is not None and self.rotary.width > self.key_width:
+            raise ValueError(f"rotary must rotate at most {self.key_width} features, got {self.rotary.width}")
+        if outside := [layer for layer in self.full_layers if not 0 <= layer < self.num_layers]:
+            raise ValueError(f"full_layers must lie in 0 ... {self.num_layers - 1}, got {outside}")
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence, in tokens."""
+        return self.max_positions
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def key_width(self) -> int:
+        """Width of a head."""
+        return self.width // self.num_heads if self.head_width is None else self.head_width
+
+
+class _Context(NamedTuple):
+    """What all layers see alike; each field is None where the configuration or the call does not have it."""
+
+    mask_BxTxS: Array | None
+    cos_sin_BxTxF: tuple[Array, Array] | None
+    query_positions_BxT: Array | None
+    key_positions_BxS: Array | None
+    slot: Array | None
+
+
+class _PerLayer(NamedTuple):
+    index: Array
+    window: Array | None
+
+
+class Decoder(nn.Module):
+    """The decoder with its head.
+
+    Parameter paths are ``embeddings/word/embedding``, ``embeddings/position/embedding``, then for all layers at once
+    ``layers/attention_norm/scale``, ``layers/attention/query/kernel`` (and ``key``, ``value``, ``out``,
+    ``query_norm``, ``key_norm``), ``layers/mlp_norm/scale``, ``layers/mlp/up/kernel`` (and ``gate``, ``down``), and
+    ``norm/scale`` and ``head/kernel``.
+    """
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BxT: Int[AnyArray, "b t"],
+        attention_mask_BxT: Shaped[AnyArray, "b t"] | None = None,
+        *,
+        cache: KvCache | None = None,
+        only_last: bool = False,
+    ) -> LmOutput:
+        """Scores the next token at each position.
+
+        Args:
+          tokens_BxT: token ids.
+          attention_mask_BxT: non-zero at tokens, 0 at padding, which may be on either side; all are tokens if None.
+          cache: the tokens before these, from :func:`~zsml_jax.models.kv_cache.init_cache` or the call before.
+          only_last: whether to compute logits at the last token of each row only, as ``(b, 1, v)``.
+
+        Returns:
+          Logits, last hidden states, and the cache with these tokens in it if one was given.
+
+        Raises:
+          ValueError: if there are more tokens than positions are learned, or than the cache has free slots.
+        """
+        config = self.config
+        length = tokens_BxT.shape[1]
+        if config.rotary is None and length > config.max_positions:
+            raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")
+        if cache is not None:
+            is_token_BxT = np.ones(tokens_BxT.shape, bool) if attention_mask_BxT is None else attention_mask_BxT != 0
+            cache = mark_tokens(cache, is_token_BxT)
+        positions_BxT, context = self._context(length, attention_mask_BxT, cache)
+        x_BxTxD = Embeddings(config, name="embeddings")(jnp.asarray(tokens_BxT), positions_BxT)
+        buffers = None if cache is None else (cache.keys, cache.values)
+        layers = _PerLayer(np.arange(config.num_layers, dtype=np.int32), _mixed_windows(config))
+        x_BxTxD, buffers = run_layers(
+            DecoderLayer, config, (x_BxTxD, buffers), context, layers, num_layers=config.num_layers
+        )
+        if cache is not None and buffers is not None:
+            cache = cache._replace(keys=buffers[0], values=buffers[1])
+        if only_last:
+            x_BxTxD = _last_tokens(x_BxTxD, attention_mask_BxT)
+        x_BxTxD = norm(config.norm, config.norm_eps, config.dtype, "norm")(x_BxTxD)
+        return LmOutput(self._logits(x_BxTxD), x_BxTxD, cache)
+
+    def _context(
+        self, length: int, attention_mask_BxT: AnyArray | None, cache: KvCache | None
+    ) -> tuple[Array, _Context]:
+        """The positions of the tokens, and what the layers need to know of them."""
+        config = self.config
+        if cache is None:
+            slot, slots_T, key_positions_BxS = None, np.arange(length), None
+            positions_BxT = jnp.arange(length)[None] if attention_mask_BxT is None else positions_of(attention_mask_BxT)
+            # Without padding the attention knows by itself what is causal, and flash kernels can skip the rest.
+            mask = None if attention_mask_BxT is None else causal_mask(slots_T, attention_mask_BxT, length)
+        else:
+            slot = cache.length - length
+            key_positions_BxS = cache.positions
+            positions_BxT = jax.lax.dynamic_slice_in_dim(key_positions_BxS, slot, length, axis=1)
+            mask = causal_mask(slot + jnp.arange(length), cache.is_token, cache.is_token.shape[1])
+        key_positions_BxS = positions_BxT if key_positions_BxS is None else key_positions_BxS
+        mixed = _mixed_windows(config) is not None
+        if mixed and mask is None:
+            mask = causal_mask(np.arange(length), None, length)
+        if mask is not None and config.window is not None and not mixed:
+            mask = mask & window_mask(positions_BxT, key_positions_BxS, config.window)
+        turns = None if config.rotary is None else cos_sin(config.rotary, positions_BxT)
+        return positions_BxT, _Context(
+            mask, turns, positions_BxT if mixed else None, key_positions_BxS if mixed else None, slot
+        )
+
+    def _logits(self, x_BxTxD: Array) -> Array:
+        config = self.config
+        if config.tied:
+            embedding_VxD = self.variables["params"]["embeddings"]["word"]["embedding"].astype(config.dtype)
+            return jax.lax.dot_general(
+                x_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())), preferred_element_type=jnp.float32
+            )
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+        head = nn.Dense(
+            config.vocab_size, use_bias=config.head_bias, dtype=config.dtype, dot_general=product, name="head"
+        )
+        return head(x_BxTxD).astype(jnp.float32)
+
+
+class Embeddings(nn.Module):
+    """Word embeddings, and learned positions where queries and keys are not rotated."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, tokens_BxT: Array, positions_BxT: Array) -> Array:
+        """Returns ``x_BxTxD``."""
+        config = self.config
+        x_BxTxD = nn.Embed(config.vocab_size, config.width, dtype=config.dtype, name="word")(tokens_BxT)
+        if config.rotary is None:
+            position = nn.Embed(config.max_positions, config.width, dtype=config.dtype, name="position")
+            x_BxTxD += position(positions_BxT)
+        return x_BxTxD
+
+
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each behind a norm and added to its input, one after the other or side by side."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[Array, tuple[Array, Array] | None], context: _Context, layer: _PerLayer
+    ) -> tuple[tuple[Array, tuple[Array, Array] | None], None]:
+        """Returns the next ``x_BxTxD`` and the buffers of keys and values, with this layer's part written."""
+        config = self.config
+        x_BxTxD, buffers = carry
+        normed_BxTxD = norm(config.norm, config.norm_eps, config.dtype, "attention_norm")(x_BxTxD)
+        mixed_BxTxD, buffers = SelfAttention(config, name="attention")(normed_BxTxD, buffers, context, layer)
+        mlp, mlp_norm = Mlp(config, name="mlp"), norm(config.norm, config.norm_eps, config.dtype, "mlp_norm")
+        if config.parallel:
+            return (x_BxTxD + mixed_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
+        x_BxTxD += mixed_BxTxD
+        return (x_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
+
+
+class SelfAttention(nn.Module):
+    """Causal attention, with key heads shared by query heads, over these tokens or all that the cache holds."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD: Array, buffers: tuple[Array, Array] | None, context: _Context, layer: _PerLayer
+    ) -> tuple[Array, tuple[Array, Array] | None]:
+        """Returns the next ``x_BxTxD`` and the buffers."""
+        config = self.config
+        q_BxTxHxK = self._heads(x_BxTxD, config.num_heads, "query")
+        k_BxTxGxK = self._heads(x_BxTxD, config.key_heads, "key")
+        v_BxTxGxK = self._heads(x_BxTxD, config.key_heads, "value")
+        if config.query_norm:
+            q_BxTxHxK = norm("rms", config.norm_eps, config.dtype, "query_norm")(q_BxTxHxK)
+            k_BxTxGxK = norm("rms", config.norm_eps, config.dtype, "key_norm")(k_BxTxGxK)
+        if context.cos_sin_BxTxF is not None:
+            q_BxTxHxK, k_BxTxGxK = (rotate(x, context.cos_sin_BxTxF) for x in (q_BxTxHxK, k_BxTxGxK))
+        if buffers is not None and context.slot is not None:
+            keys, k_BxTxGxK = write_layer(buffers[0], k_BxTxGxK, layer.index, context.slot)
+            values, v_BxTxGxK = write_layer(buffers[1], v_BxTxGxK, layer.index, context.slot)
+            buffers = keys, values
+        mask = context.mask_BxTxS
+        if mask is not None and layer.window is not None:
+            mask = mask & window_mask(context.query_positions_BxT, context.key_positions_BxS, layer.window)
+        mixed_BxTxHxK = attend(
+            q_BxTxHxK,
+            k_BxTxGxK.astype(q_BxTxHxK.dtype),
+            v_BxTxGxK.astype(q_BxTxHxK.dtype),
+            mask=mask,
+            scale=config.attention_scale,
+            is_causal=mask is None,
+            window=config.window if mask is None else None,
+        )
+        flat_BxTxHK = mixed_BxTxHxK.reshape(*x_BxTxD.shape[:2], -1)
+        return nn.Dense(config.width, use_bias=config.out_bias, dtype=config.dtype, name="out")(flat_BxTxHK), buffers
+
+    def _heads(self, x_BxTxD: Array, heads: int, name: str) -> Array:
+        config = self.config
+        dense = nn.Dense(heads * config.key_width, use_bias=config.query_bias, dtype=config.dtype, name=name)
+        return dense(x_BxTxD).reshape(*x_BxTxD.shape[:2], heads, config.key_width)
+
+
+class Mlp(nn.Module):
+    """Two dense layers around the activation, or around its product with a third."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x_BxTxD: Array) -> Array:
+        """Returns ``x_BxTxD``."""
+        config = self.config
+        dense = functools.partial(nn.Dense, use_bias=config.mlp_bias, dtype=config.dtype)
+        activation = ACTIVATIONS[config.activation]
+        h_BxTxF = dense(config.mlp_width, name="up")(x_BxTxD)
+        if config.gated:
+            h_BxTxF *= activation(dense(config.mlp_width, name="gate")(x_BxTxD))
+        else:
+            h_BxTxF = activation(h_BxTxF)
+        return dense(config.width, name="down")(h_BxTxF)
+
+
+def _mixed_windows(config: DecoderConfig) -> np.ndarray | None:
+    """The window of each layer where layers differ, else None."""
+    if config.window is None or not config.full_layers:
+        return None
+    is_full_L = np.isin(np.arange(config.num_layers), config.full_layers)
+    return np.where(is_full_L, _NO_WINDOW, config.window).astype(np.int32)
+
+
+def _last_tokens(x_BxTxD: Array, attention_mask_BxT: AnyArray | None) -> Array:
+    if attention_mask_BxT is None:
+        return x_BxTxD[:, -1:]
+    slots_T = jnp.arange(x_BxTxD.shape[1])
+    last_B = jnp.max(jnp.where(jnp.asarray(attention_mask_BxT) != 0, slots_T, 0), axis=1)
+    return jnp.take_along_axis(x_BxTxD, last_B[:, None, None], axis=1)

@@ -1,0 +1,49 @@
+"""Layers that are alike, run as one scanned program over stacked parameters."""
+
+from typing import Any
+
+import flax.linen as nn
+from flax.core import broadcast
+
+from zsml_jax.typing import PyTree
+
+
+def run_layers(
+    layer: type[nn.Module],
+    config: Any,
+    carry: PyTree,
+    shared: PyTree,
+    scanned: PyTree,
+    *,
+    num_layers: int,
+    name: str = "layers",
+) -> PyTree:
+    """Runs a stack of layers; compile time does not grow with its depth.
+
+    The parameters of all layers lie under ``name`` with a leading axis l, whether ``config.unroll`` makes the loop one
+    program per layer or not, and whether ``config.remat`` keeps only the carries for the backward pass.
+
+    Args:
+      layer: a module with the field ``config``, called as ``layer(carry, shared, per_layer) -> (carry, None)``.
+      config: its configuration, with the fields ``remat`` and ``unroll``.
+      carry: what goes from layer to layer, such as ``x_BxTxD``.
+      shared: what all layers see alike, such as a mask.
+      scanned: what differs between layers: arrays with a leading axis l, of which each layer sees its own row.
+      num_layers: layers l.
+      name: name of the stack.
+
+    Returns:
+      The carry after the last layer.
+    """
+    # Under scan the barrier against merging the two forward passes is not needed, and costs.
+    module = nn.remat(layer, prevent_cse=config.unroll) if config.remat else layer
+    stack = nn.scan(
+        module,
+        variable_axes={"params": 0, "intermediates": 0},
+        split_rngs={"params": True},
+        in_axes=(broadcast, 0),
+        length=num_layers,
+        unroll=num_layers if config.unroll else 1,
+    )
+    carry, _ = stack(config, name=name)(carry, shared, scanned)
+    return carry
