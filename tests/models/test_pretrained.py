@@ -255,7 +255,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(bert_folder):
         ({"model_type": None}, "model_type None is not supported"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
-        ({"hidden_act": "quick_gelu"}, "activation 'quick_gelu' is not supported; supported"),
+        ({"hidden_act": "mish"}, "activation 'mish' is not supported; supported"),
         ({"num_attention_heads": 5}, "5 heads do not divide the width 16"),
         ({"hidden_size": None}, "the field 'hidden_size' is missing"),
     ],

@@ -7,6 +7,7 @@ and ``grad``.
 """
 
 from zsml_jax.models.embed import encode, text_encoder
+from zsml_jax.models.embed_images import encode_images, image_encoder
 from zsml_jax.models.pretrained import Pretrained, load
 from zsml_jax.models.save import save
 from zsml_jax.models.sentence import SentenceConfig
@@ -17,6 +18,8 @@ __all__ = [
     "SentenceConfig",
     "Tokenizer",
     "encode",
+    "encode_images",
+    "image_encoder",
     "load",
     "load_tokenizer",
     "save",

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.models import bert_weights, decoder_weights
+from zsml_jax.models import bert_weights, clip_weights, decoder_weights
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
+from zsml_jax.models.image_preprocessing import ImageConfig, read_image_config
 from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
 from zsml_jax.models.rules import Placement, convert
@@ -25,7 +26,11 @@ from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
 
 #: All families by the ``model_type`` of their config files.
-FAMILIES: dict[str, Family] = {**bert_weights.FAMILIES, **decoder_weights.FAMILIES}
+FAMILIES: dict[str, Family] = {
+    **bert_weights.FAMILIES,
+    **clip_weights.FAMILIES,
+    **decoder_weights.FAMILIES,
+}
 
 
 @flax.struct.dataclass
@@ -40,6 +45,7 @@ class Pretrained:
       sentence: how texts become one vector each.
       model_type: the key of its family, by which :func:`zsml_jax.models.save` names its tensors.
       hub_config: ``config.json`` as it was read, as text; it keeps what ``config`` has no field for.
+      image: how images become arrays; None for a model without an image tower.
     """
 
     params: PyTree
@@ -49,6 +55,7 @@ class Pretrained:
     sentence: SentenceConfig = flax.struct.field(pytree_node=False)
     model_type: str = flax.struct.field(pytree_node=False, default="")
     hub_config: str = flax.struct.field(pytree_node=False, default="{}")
+    image: ImageConfig | None = flax.struct.field(pytree_node=False, default=None)
 
     def apply(
         self,
@@ -147,7 +154,9 @@ def load(
     hub = read_json(folder / "config.json")
     pretrained = _build(hub, None, str(folder), dtype, sharding)
     tokenizer = _optional_tokenizer(folder, hub, pretrained.config.max_length)
-    return pretrained.replace(tokenizer=tokenizer, sentence=sentence)
+    image_size = getattr(pretrained.config, "image_size", None)
+    image = None if image_size is None else read_image_config(folder, image_size)
+    return pretrained.replace(tokenizer=tokenizer, sentence=sentence, image=image)
 
 
 def _build(
@@ -169,7 +178,9 @@ def _build(
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
     module = family.module(config)
-    abstract = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), jnp.int32))["params"]
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    inputs = {} if family.inputs is None else family.inputs(config)
+    abstract = jax.eval_shape(module.init, jax.random.key(0), tokens, **inputs)["params"]
     params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=source, sharding=sharding)
     return Pretrained(
         params=params,
