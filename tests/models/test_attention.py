@@ -60,3 +60,48 @@ def test_scores_of_bfloat16_inputs_are_float32(qkv):
     out = attention.attend(q, k, v)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(out, np.float32), softmax_attention(q, k, v, np.True_), atol=0.03)
+
+
+def test_key_heads_are_shared_by_consecutive_query_heads(qkv, key):
+    q = jax.random.normal(key, (2, 5, 6, 4))
+    repeated = [np.repeat(np.asarray(x), 2, axis=2) for x in qkv[1:]]
+    mask = np.tril(np.ones((5, 7), bool))[None, None]
+    expected = softmax_attention(q, *repeated, mask)
+    np.testing.assert_allclose(attention.attend(q, *qkv[1:], mask=mask), expected, atol=1e-6)
+    np.testing.assert_allclose(attention._attend_fused(q, *qkv[1:], jnp.asarray(mask)), expected, atol=1e-6)
+
+
+def test_a_scale_of_one_leaves_scores_as_they_are(qkv):
+    expected = softmax_attention(qkv[0] * 2, *qkv[1:], np.True_)  # the definition divides by the root of 4
+    np.testing.assert_allclose(attention.attend(*qkv, scale=1.0), expected, atol=1e-6)
+    np.testing.assert_allclose(attention._attend_fused(*qkv, None, scale=1.0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 9])
+def test_causal_attention_and_its_window_equal_the_masked_one(qkv, window):
+    distance = np.arange(5)[:, None] - np.arange(7)
+    mask = (distance >= 0) & (distance < (window or 99))
+    expected = softmax_attention(*qkv, mask)
+    options = {"is_causal": True, "window": window}
+    np.testing.assert_allclose(attention.attend(*qkv, **options), expected, atol=1e-6)
+    np.testing.assert_allclose(attention._attend_fused(*qkv, None, **options), expected, atol=1e-6)
+
+
+def test_a_mask_and_causality_both_hold(qkv):
+    seen = np.ones((2, 1, 1, 7), bool)
+    seen[1, ..., 2] = False
+    expected = softmax_attention(*qkv, np.tril(np.ones((5, 7), bool)) & seen)
+    np.testing.assert_allclose(attention.attend(*qkv, mask=seen, is_causal=True), expected, atol=1e-6)
+
+
+def test_heads_and_windows_that_do_not_fit_are_refused(qkv, key):
+    with pytest.raises(ValueError, match="must divide those of q_BxTxHxD, 4, got 3"):
+        attention.attend(jax.random.normal(key, (2, 5, 4, 4)), *qkv[1:])
+    with pytest.raises(ValueError, match="window must be at least 1 and come with is_causal, got 2 and False"):
+        attention.attend(*qkv, window=2)
+
+
+def test_flash_kernels_are_left_alone_where_they_cannot_run(key):
+    half, full = (jax.random.normal(key, (1, 8, 2, 64), dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    assert not attention._runs_in_cudnn(half, half)  # no CUDA backend in the tests
+    assert not attention._runs_in_cudnn(full, full)

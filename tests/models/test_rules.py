@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tests.models.conftest import GOLDEN
 from zsml_jax import models
 from zsml_jax.models.bert_weights import FAMILIES
-from zsml_jax.models.lazy_tensor import LazyTensor
-from zsml_jax.models.rules import KEEP, TRANSPOSE, Rule, Table, convert, revert
+from zsml_jax.models.convert import revert
+from zsml_jax.models.rules import KEEP, THIRDS, TRANSPOSE, Rule, Table, interleaved_thirds
 from zsml_jax.models.tensors import open_tensors
 
 TABLE = Table(
@@ -18,10 +18,6 @@ TABLE = Table(
     ),
     renames=((r"^model\.", ""), (r"\.gamma$", ".weight")),
 )
-
-
-def lazy(value) -> LazyTensor:
-    return LazyTensor(value.shape, value.dtype, lambda: value)
 
 
 @given(i=st.integers(0, 200), j=st.integers(0, 200))
@@ -38,21 +34,6 @@ def test_the_first_rule_that_matches_decides_and_the_dot_is_a_dot():
     assert TABLE.find("my_scale") is None
 
 
-def test_two_tensors_for_one_parameter_are_reported():
-    tensors = {name: lazy(np.ones(2, np.float32)) for name in ("scale", "model.scale")}
-    with pytest.raises(ValueError, match="model.scale and scale are both scale"):
-        convert(TABLE, tensors, {"scale": np.ones(2)}, dtype="float32", source="here")
-
-
-def test_nothing_is_read_before_all_names_and_shapes_fit():
-    def read():
-        raise AssertionError("read too early")
-
-    tensors = {"scale": LazyTensor((2,), np.dtype(np.float32), read)}
-    with pytest.raises(ValueError, match=r"here does not fit its configuration; 1 problems:\s+missing: other \(3,\)"):
-        convert(TABLE, tensors, {"scale": np.ones(2), "other": np.ones(3)}, dtype="float32", source="here")
-
-
 @pytest.mark.parametrize("layout", ["bert", "distilbert", "roberta", "albert"])
 def test_a_family_s_table_can_be_read_backwards_for_every_parameter(layout):
     """Saved names are the file's without the prefix of the encoder, and every value is the very same."""
@@ -63,3 +44,30 @@ def test_a_family_s_table_can_be_read_backwards_for_every_parameter(layout):
     assert set(written) == {table.canonical(name) for name in kept}
     for name in kept:
         np.testing.assert_array_equal(written[table.canonical(name)].read(), tensors[name].read())
+
+
+def test_thirds_lie_side_by_side_and_come_back():
+    x = np.arange(24.0).reshape(2, 12)
+    parts = THIRDS.forward(x)
+    np.testing.assert_array_equal(parts[1], x[:, 4:8])
+    np.testing.assert_array_equal(THIRDS.inverse(parts), x)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12,)])
+def test_interleaved_thirds_take_each_head_s_rows_and_come_back(shape):
+    """Two heads of width 2: rows 0-1, 2-3, 4-5 are the first head's, rows 6-7, 8-9, 10-11 the second's."""
+    x = np.arange(np.prod(shape)).reshape(shape)
+    transform = interleaved_thirds(2)
+    parts = transform.forward(x)
+    np.testing.assert_array_equal(parts[0], x[[0, 1, 6, 7]].T)
+    np.testing.assert_array_equal(parts[2], x[[4, 5, 10, 11]].T)
+    np.testing.assert_array_equal(transform.inverse(parts), x)
+
+
+def test_a_rule_of_several_parameters_names_them_all_in_both_directions():
+    rule = Rule("h.{i}.qk", ("layers[{i}]/query", "layers[{i}]/key"), THIRDS)
+    table = Table((rule,))
+    assert table.find("h.3.qk") == (rule, ("layers[3]/query", "layers[3]/key"))
+    assert table.source_of("layers[3]/key") == (rule, "h.3.qk", ("layers[3]/query", "layers[3]/key"))
+    assert table.source_of("layers/key") is None
+    assert table.stacks == {"layers"}

@@ -1,4 +1,4 @@
-"""Decoders with attention: GPT-2, GPT-Neo, GPT-NeoX and the Llama family as one Linen module with a frozen config.
+"""Decoders with attention: GPT-2, GPT-Neo, GPT-NeoX and the Llama family as one Linen module.
 
 Radford et al. (2019); Black et al. (2021, 2022) and Biderman et al. (2023, Pythia); Touvron et al. (2023), Jiang et al.
 (2023, Mistral), Yang et al. (2024, 2025, Qwen 2 and 3). They differ in the ways that :class:`DecoderConfig` names: how
@@ -8,7 +8,6 @@ Name suffixes: ``B`` batch, ``T`` tokens, ``S`` slots of the cache, ``D`` model 
 ``H`` query heads, ``G`` key heads, ``K`` width of a head, ``L`` layers, ``V`` vocabulary.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -21,102 +20,15 @@ from jaxtyping import Int, Shaped
 from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import causal_mask, positions_of, window_mask
+from zsml_jax.models.decoder_config import DecoderConfig
 from zsml_jax.models.kv_cache import KvCache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.norms import norm
 from zsml_jax.models.outputs import LmOutput
-from zsml_jax.models.rotary import Rotary, cos_sin, rotate
+from zsml_jax.models.rotary import cos_sin, rotate
 from zsml_jax.typing import AnyArray, Array
 
 _NO_WINDOW = np.iinfo(np.int32).max
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """The static shape of a decoder; the defaults are those of a Llama.
-
-    Attributes:
-      vocab_size: rows of the word embedding.
-      width: model width D.
-      num_layers: number of layers.
-      num_heads: query heads.
-      mlp_width: hidden width F of the MLP.
-      max_positions: the longest sequence that the model was made for; rows of the position embedding if it has one.
-      num_kv_heads: heads of keys and values, which divide the query heads; as many as these if None.
-      head_width: width of a head; ``width / num_heads`` if None.
-      rotary: how queries and keys are rotated; learned positions are added to the word embeddings if None.
-      attention_scale: the factor on scores; ``head_width ** -0.5`` if None.
-      window: how many tokens a query sees, its own included; all of the past if None.
-      full_layers: layers that see all of the past in spite of ``window``.
-      query_bias: whether queries, keys and values have a bias.
-      out_bias: whether the attention's output has a bias.
-      query_norm: whether queries and keys are normalised within each head, before they are rotated.
-      mlp_bias: whether the MLP has biases.
-      gated: whether the MLP's activation gates a second projection (Shazeer, 2020).
-      activation: a key of :data:`~zsml_jax.models.activations.ACTIVATIONS`.
-      norm: "rms" or "layer".
-      norm_eps: epsilon of the norms.
-      parallel: whether attention and MLP both start from the layer's input, and are added to it together.
-      tied: whether the head is the word embedding.
-      head_bias: whether an untied head has a bias.
-      dtype: name of the dtype of activations; norms, softmax, rotations and logits are float32.
-      remat: whether the backward pass computes each layer again instead of keeping what is in it.
-      unroll: whether the layers are compiled one by one instead of as a loop.
-    """
-
-    vocab_size: int
-    width: int
-    num_layers: int
-    num_heads: int
-    mlp_width: int
-    max_positions: int
-    num_kv_heads: int | None = None
-    head_width: int | None = None
-    rotary: Rotary | None = None
-    attention_scale: float | None = None
-    window: int | None = None
-    full_layers: tuple[int, ...] = ()
-    query_bias: bool = False
-    out_bias: bool = False
-    query_norm: bool = False
-    mlp_bias: bool = False
-    gated: bool = True
-    activation: str = "silu"
-    norm: str = "rms"
-    norm_eps: float = 1e-6
-    parallel: bool = False
-    tied: bool = False
-    head_bias: bool = False
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: bool = False
-
-    def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
-        if self.num_heads % self.key_heads:
-            raise ValueError(f"num_kv_heads must divide the {self.num_heads} heads, got {self.key_heads}")
-        if self.head_width is None and self.width % self.num_heads:
-            raise ValueError(f"num_heads must divide the width {self.width}, got {self.num_heads}")
-        if self.rotary is not None and self.rotary.width > self.key_width:
-            raise ValueError(f"rotary must rotate at most {self.key_width} features, got {self.rotary.width}")
-        if outside := [layer for layer in self.full_layers if not 0 <= layer < self.num_layers]:
-            raise ValueError(f"full_layers must lie in 0 ... {self.num_layers - 1}, got {outside}")
-
-    @property
-    def max_length(self) -> int:
-        """The longest sequence, in tokens."""
-        return self.max_positions
-
-    @property
-    def key_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-    @property
-    def key_width(self) -> int:
-        """Width of a head."""
-        return self.width // self.num_heads if self.head_width is None else self.head_width
 
 
 class _Context(NamedTuple):
@@ -124,14 +36,13 @@ class _Context(NamedTuple):
 
     mask_BxTxS: Array | None
     cos_sin_BxTxF: tuple[Array, Array] | None
-    query_positions_BxT: Array | None
-    key_positions_BxS: Array | None
+    positions: tuple[Array, Array] | None  # of queries and of keys, where layers have windows of their own
     slot: Array | None
 
 
 class _PerLayer(NamedTuple):
-    index: Array
-    window: Array | None
+    index: AnyArray
+    window: AnyArray | None
 
 
 class Decoder(nn.Module):
@@ -211,9 +122,8 @@ class Decoder(nn.Module):
         if mask is not None and config.window is not None and not mixed:
             mask = mask & window_mask(positions_BxT, key_positions_BxS, config.window)
         turns = None if config.rotary is None else cos_sin(config.rotary, positions_BxT)
-        return positions_BxT, _Context(
-            mask, turns, positions_BxT if mixed else None, key_positions_BxS if mixed else None, slot
-        )
+        positions = (positions_BxT, key_positions_BxS) if mixed else None
+        return positions_BxT, _Context(mask, turns, positions, slot)
 
     def _logits(self, x_BxTxD: Array) -> Array:
         config = self.config
@@ -290,8 +200,8 @@ class SelfAttention(nn.Module):
             values, v_BxTxGxK = write_layer(buffers[1], v_BxTxGxK, layer.index, context.slot)
             buffers = keys, values
         mask = context.mask_BxTxS
-        if mask is not None and layer.window is not None:
-            mask = mask & window_mask(context.query_positions_BxT, context.key_positions_BxS, layer.window)
+        if mask is not None and context.positions is not None and layer.window is not None:
+            mask = mask & window_mask(*context.positions, layer.window)
         mixed_BxTxHxK = attend(
             q_BxTxHxK,
             k_BxTxGxK.astype(q_BxTxHxK.dtype),

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from zsml_jax.models.decoder import DecoderConfig
-from zsml_jax.models.rotary import ROTARY_KINDS, Rotary, yarn_attention_factor
+from zsml_jax.models.decoder_config import DecoderConfig
+from zsml_jax.models.rotary_hub import read_rotary, write_rotary
 
 #: Spellings of transformers 4 that the written files replace by ``rope_parameters`` and ``dtype``.
 OLD_SPELLINGS = ("rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor", "torch_dtype")
@@ -124,7 +124,7 @@ def write_gpt_neox(config: DecoderConfig) -> dict[str, Any]:
     """Writes the configuration of a GPT-NeoX."""
     return {
         **_write_common(config),
-        "rope_parameters": write_rotary(config),
+        "rope_parameters": write_rotary(config.rotary, config.key_width),
         "attention_bias": config.query_bias,
         "layer_norm_eps": config.norm_eps,
         "use_parallel_residual": config.parallel,
@@ -172,7 +172,7 @@ def write_llama(config: DecoderConfig) -> dict[str, Any]:
         **_write_common(config),
         "num_key_value_heads": config.key_heads,
         "head_dim": config.key_width,
-        "rope_parameters": write_rotary(config),
+        "rope_parameters": write_rotary(config.rotary, config.key_width),
         "attention_bias": config.out_bias,
         "mlp_bias": config.mlp_bias,
         "rms_norm_eps": config.norm_eps,
@@ -193,75 +193,6 @@ def write_qwen(config: DecoderConfig) -> dict[str, Any]:
         "use_sliding_window": config.window is not None,
         "layer_types": ["sliding_attention" if local else "full_attention" for local in is_local],
     }
-
-
-def read_rotary(hub: Mapping[str, Any], head_width: int, max_positions: int, *, default_part: float = 1.0) -> Rotary:
-    """Reads a rotary embedding from ``rope_parameters``, or from ``rope_theta``, ``rope_scaling`` and their kin.
-
-    Args:
-      hub: the configuration file.
-      head_width: width of a head.
-      max_positions: the original context where the file names none.
-      default_part: the part of each head that is rotated if the file does not say.
-
-    Raises:
-      ValueError: if the scheme is not supported.
-    """
-    nested = hub.get("rope_scaling") or hub.get("rope_parameters") or {}
-    kind = nested.get("rope_type", nested.get("type", "default"))
-    if kind not in ROTARY_KINDS or any(isinstance(value, Mapping) for value in nested.values()):
-        raise ValueError(f"config.json: rope_parameters of type {kind!r} are not supported; supported: {ROTARY_KINDS}")
-    part = nested.get("partial_rotary_factor", hub.get("partial_rotary_factor", hub.get("rotary_pct", default_part)))
-    width = int(head_width * part)
-    theta = float(nested.get("rope_theta", hub.get("rope_theta", hub.get("rotary_emb_base", 10_000.0))))
-    if kind == "default":
-        return Rotary(width, theta)
-    if kind == "linear":
-        return Rotary(width, theta, kind, float(nested["factor"]))
-    original = hub.get("original_max_position_embeddings") or nested.get("original_max_position_embeddings")
-    original = original or max_positions
-    factor = float(nested.get("factor") or max_positions / original)
-    if kind == "llama3":
-        low, high = float(nested["low_freq_factor"]), float(nested["high_freq_factor"])
-        return Rotary(width, theta, kind, factor, original, low_freq_factor=low, high_freq_factor=high)
-    scale = nested.get("attention_factor")
-    if scale is None:
-        scale = yarn_attention_factor(factor, nested.get("mscale"), nested.get("mscale_all_dim"))
-    return Rotary(
-        width,
-        theta,
-        kind,
-        factor,
-        original,
-        beta_fast=float(nested.get("beta_fast") or 32),
-        beta_slow=float(nested.get("beta_slow") or 1),
-        truncate=nested.get("truncate", True),
-        attention_factor=float(scale),
-    )
-
-
-def write_rotary(config: DecoderConfig) -> dict[str, Any]:
-    """Writes ``rope_parameters``.
-
-    Raises:
-      ValueError: if the configuration has no rotary embedding.
-    """
-    rotary = config.rotary
-    if rotary is None:
-        raise ValueError("config must have a rotary embedding to be of this model type, got rotary=None")
-    written: dict[str, Any] = {"rope_type": rotary.kind, "rope_theta": rotary.theta}
-    if rotary.width != config.key_width:
-        written["partial_rotary_factor"] = rotary.width / config.key_width
-    if rotary.kind != "default":
-        written["factor"] = rotary.factor
-    if rotary.kind in ("llama3", "yarn"):
-        written["original_max_position_embeddings"] = rotary.original_max_positions
-    if rotary.kind == "llama3":
-        written |= {"low_freq_factor": rotary.low_freq_factor, "high_freq_factor": rotary.high_freq_factor}
-    if rotary.kind == "yarn":
-        written |= {"beta_fast": rotary.beta_fast, "beta_slow": rotary.beta_slow, "truncate": rotary.truncate}
-        written["attention_factor"] = rotary.attention_factor
-    return written
 
 
 def refuse(hub: Mapping[str, Any], **supported: Any) -> None:

@@ -1,5 +1,6 @@
 """Pretrained models: a folder in the hub's layout or a GGUF file in, a Linen module with its parameters out."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from zsml_jax.models import bert_weights, clip_weights, decoder_weights
+from zsml_jax.models.convert import Placement, convert
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
 from zsml_jax.models.image_preprocessing import ImageConfig, read_image_config
 from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
-from zsml_jax.models.rules import Placement, convert
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
 from zsml_jax.models.tensors import open_tensors
@@ -149,14 +150,14 @@ def load(
         hub, tensors, files = read_gguf(gguf)
         pretrained = _build(hub, tensors, str(gguf), dtype, sharding)
         tokenizer = None if files is None else Tokenizer(files, max_length=pretrained.config.max_length)
-        return pretrained.replace(tokenizer=tokenizer)
+        return dataclasses.replace(pretrained, tokenizer=tokenizer)
     sentence, folder = read_sentence_config(path)
     hub = read_json(folder / "config.json")
     pretrained = _build(hub, None, str(folder), dtype, sharding)
     tokenizer = _optional_tokenizer(folder, hub, pretrained.config.max_length)
     image_size = getattr(pretrained.config, "image_size", None)
     image = None if image_size is None else read_image_config(folder, image_size)
-    return pretrained.replace(tokenizer=tokenizer, sentence=sentence, image=image)
+    return dataclasses.replace(pretrained, tokenizer=tokenizer, sentence=sentence, image=image)
 
 
 def _build(

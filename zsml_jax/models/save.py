@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import safetensors.numpy
 
+from zsml_jax.models.convert import Outgoing, revert
 from zsml_jax.models.decoder_hub import OLD_SPELLINGS
 from zsml_jax.models.image_preprocessing import write_image_config
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
-from zsml_jax.models.rules import Outgoing, revert
 
 
 def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:

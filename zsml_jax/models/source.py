@@ -12,8 +12,8 @@ def find_folder(path_or_asset: str | Path) -> Path:
     """Returns the local folder of a model, or its GGUF file, fetching it where needed.
 
     Args:
-      path_or_asset: an existing folder or GGUF file, the name of an asset of :mod:`zsml_jax.data.assets`, or a repository
-        ``"organisation/name"`` of the hub, for which ``huggingface_hub`` must be installed.
+      path_or_asset: an existing folder or GGUF file, the name of an asset of :mod:`zsml_jax.data.assets`, or a
+        repository ``"organisation/name"`` of the hub, for which ``huggingface_hub`` must be installed.
 
     Returns:
       The folder or file.
