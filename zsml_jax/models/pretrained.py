@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.models import bert_weights, clip_weights, decoder_weights
+from zsml_jax.models import bert_weights, clip_weights, decoder_weights, t5_weights
 from zsml_jax.models.convert import Placement, convert
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
@@ -22,6 +22,7 @@ from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
+from zsml_jax.models.t5 import T5Config
 from zsml_jax.models.tensors import open_tensors
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Family] = {
     **bert_weights.FAMILIES,
     **clip_weights.FAMILIES,
     **decoder_weights.FAMILIES,
+    **t5_weights.FAMILIES,
 }
 
 
@@ -64,16 +66,20 @@ class Pretrained:
         tokens: Int[AnyArray, "b t"],
         attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
         token_types: Int[AnyArray, "b t"] | None = None,
-    ) -> Float[Array, "b t _"]:
+        *,
+        decoder_tokens: Int[AnyArray, "b u"] | None = None,
+    ) -> Float[Array, "b _ _"]:
         """Returns logits ``(b, t, v)`` of a model with a head over words, else the last hidden states ``(b, t, d)``.
 
-        A pure function of its arguments.
+        A pure function of its arguments. An encoder-decoder gives logits ``(b, u, v)`` of its decoder's tokens, and
+        without these the encoder's hidden states.
 
         Args:
           params: parameters, such as ``self.params``.
           tokens: token ids.
           attention_mask: non-zero at tokens, zero at padding; all are tokens if None.
           token_types: segment ids, for models that have them; all 0 if None.
+          decoder_tokens: what the decoder of an encoder-decoder has read so far, the start token first.
 
         Returns:
           One row for each token; those of padding mean nothing.
@@ -82,7 +88,7 @@ class Pretrained:
           ValueError: if shapes do not fit, there are too many tokens, or ids lie outside the vocabulary (of ids that
             are known before tracing; under ``jit`` such ids give NaN).
         """
-        output = self._output(params, tokens, attention_mask, token_types)
+        output = self._output(params, tokens, attention_mask, token_types, decoder_tokens)
         return output.last if output.logits is None else output.logits
 
     def hidden_states(
@@ -92,11 +98,19 @@ class Pretrained:
         attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
         token_types: Int[AnyArray, "b t"] | None = None,
     ) -> Float[Array, "b t d"]:
-        """Returns the last hidden states, whether the model has a head or not; else as :meth:`apply`."""
+        """Returns the last hidden states, whether the model has a head or not, of an encoder-decoder the encoder's.
+
+        Args and errors are those of :meth:`apply`.
+        """
         return self._output(params, tokens, attention_mask, token_types).last
 
     def _output(
-        self, params: Params, tokens: AnyArray, attention_mask: AnyArray | None, token_types: AnyArray | None
+        self,
+        params: Params,
+        tokens: AnyArray,
+        attention_mask: AnyArray | None,
+        token_types: AnyArray | None,
+        decoder_tokens: AnyArray | None = None,
     ) -> Any:
         tokens = self._checked(tokens, "tokens", self.config.vocab_size)
         if attention_mask is not None and np.shape(attention_mask) != tokens.shape:
@@ -110,7 +124,14 @@ class Pretrained:
                 raise ValueError(f"token_types must have the shape {tokens.shape}, got {token_types.shape}")
         mask = None if attention_mask is None else jnp.asarray(attention_mask)
         types = () if token_types is None else (token_types,)
-        return self.module.apply({"params": params}, tokens, mask, *types)
+        decoder: dict[str, Any] = {}
+        if decoder_tokens is not None:
+            if not isinstance(self.config, T5Config):
+                raise ValueError("decoder_tokens must be None for a model that is no encoder-decoder")
+            decoder["decoder_tokens_BxT"] = self._checked(decoder_tokens, "decoder_tokens", self.config.vocab_size)
+            if len(decoder_tokens) != len(tokens):
+                raise ValueError(f"decoder_tokens must have {len(tokens)} rows, as tokens, got {len(decoder_tokens)}")
+        return self.module.apply({"params": params}, tokens, mask, *types, **decoder)
 
     def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
         if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
