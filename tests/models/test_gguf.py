@@ -179,7 +179,14 @@ def test_smollm2_equals_transformers_on_real_texts_and_the_same_tokens(smollm2):
     transformers = pytest.importorskip("transformers", reason="the oracle extra is not installed")
     folder, pretrained = smollm2
     file = next(folder.glob("*.gguf")).name
-    peer = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
+    # What from_pretrained(gguf_file=...) does, which itself wants accelerate.
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    peer = transformers.LlamaForCausalLM(transformers.AutoConfig.from_pretrained(folder, gguf_file=file)).eval()
+    state = load_gguf_checkpoint(str(folder / file), return_tensors=True, model_to_load=peer)["tensors"]
+    report = peer.load_state_dict(state, strict=False)
+    assert (report.missing_keys, report.unexpected_keys) == (["lm_head.weight"], [])
+    peer.tie_weights()
     texts = ["The capital of Germany is", "Long before the harvest, the rain came down on the hills; nobody's fault."]
     sequences = pretrained.tokenizer.ragged(texts)
     peer_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)
@@ -189,4 +196,5 @@ def test_smollm2_equals_transformers_on_real_texts_and_the_same_tokens(smollm2):
     for row, ids in zip(logits, sequences, strict=True):
         with torch.no_grad():
             expected = peer(input_ids=torch.tensor(ids[None].astype(np.int64))).logits[0].numpy()
-        np.testing.assert_allclose(row[: len(ids)], expected, atol=1e-4)
+        # The logits reach 28, and torch's own lie up to 6e-5 from those that it computes in float64.
+        np.testing.assert_allclose(row[: len(ids)], expected, atol=1e-4, rtol=1e-5)
