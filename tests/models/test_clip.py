@@ -1,3 +1,7 @@
+import json
+import shutil
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -73,6 +77,44 @@ def test_apply_gives_the_text_tower_s_hidden_states(clip):
         mask = expected["mask"]
         hidden = clip.apply(clip.params, expected["ids"], mask)
         np.testing.assert_allclose(hidden[mask == 1], expected["last"][mask == 1], atol=1e-5)
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    """A copy of the golden CLIP with a tokenizer of the old files."""
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "clip"))
+    tiny_clip.write_tokenizer(folder)
+    return folder
+
+
+def test_texts_are_lowered_split_and_merged_to_the_end_of_each_word(clip_folder):
+    tokenizer = models.load(clip_folder).tokenizer
+    vocab = json.loads((clip_folder / "vocab.json").read_text())
+    expected = ["<|startoftext|>", "the</w>", "c", "ab</w>", "'", "s</w>", "1</w>", "2</w>", "<|endoftext|>"]
+    np.testing.assert_array_equal(tokenizer(["The  CAB's 12"]).ids[0], [vocab[part] for part in expected])
+    assert tokenizer.decode(tokenizer.ragged(["The cab, é"])[0]).startswith("the cab")
+
+
+@pytest.mark.oracle
+def test_tokens_equal_transformers(clip_folder):
+    transformers = pytest.importorskip("transformers", reason="the oracle extra is not installed")
+    peer = transformers.CLIPTokenizer.from_pretrained(clip_folder)
+    texts = ["The  CAB's 12", "", "thé  BATHS' <|endoftext|>", "zebra a!"]
+    ours = models.load(clip_folder).tokenizer.ragged(texts)
+    for row, expected in zip(ours, peer(texts)["input_ids"], strict=True):
+        np.testing.assert_array_equal(row, expected)
+
+
+def test_a_text_encoder_gives_the_text_tower_s_unit_vectors(clip_folder):
+    """Of texts of different lengths, one of them cut at the model's 12 tokens with its end token kept."""
+    pretrained = models.load(clip_folder)
+    texts = ["the cab", "a bat", "bat " * 9]
+    vectors = models.text_encoder(clip_folder, cache=False)(texts)
+    for text, vector in zip(texts, vectors, strict=True):
+        batch = pretrained.tokenizer([text], pad_to=12)
+        output = pretrained.module.apply({"params": pretrained.params}, batch.ids, batch.mask)
+        np.testing.assert_allclose(vector, output.text[0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_texts_and_images_make_a_zero_shot_classifier(clip):

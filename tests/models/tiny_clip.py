@@ -1,5 +1,6 @@
 """A tiny random CLIP saved by transformers, with texts, pictures and torch's numbers."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,16 @@ def processor(**fields):
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     return CLIPImageProcessorPil(**fields)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Writes the files of CLIP's tokenizer, with 31 parts of words, a start token and an end token."""
+    letters = [*"abcdehst'"]
+    parts = [*letters, *(f"{x}</w>" for x in letters), "é", "Ã", "©", "©</w>", *"123", *(f"{x}</w>" for x in "123")]
+    vocab = [*parts, "th", "the</w>", "ab</w>", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({part: i for i, part in enumerate(vocab)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nt h\nth e</w>\na b</w>\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 12}))
 
 
 def tokens() -> tuple[np.ndarray, np.ndarray]:
