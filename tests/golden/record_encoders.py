@@ -2,7 +2,8 @@
 
 Each folder of ``encoders/`` is a tiny random model as transformers saves it, with its tokenizer's files and
 ``expected.npz``: inputs, all hidden states, the pooled token, and token ids of the test's texts. ``minilm.npz`` holds
-the real encoder's hidden states and sentence embeddings of three sentences.
+the real encoder's hidden states and sentence embeddings of three sentences, ``rxnmapper.npz`` the real ALBERT's scores
+of every tenth token where a token of a reaction is masked.
 """
 
 import json
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from tests.models import tiny_models
+from tests.models import reactions, tiny_models
 from zsml_jax.data import assets
 
 HERE = Path(__file__).parent / "encoders"
@@ -22,6 +23,7 @@ MODELS = {
     "bert": {"file_format": "safetensors"},
     "distilbert": {"file_format": "bin", "activation": "relu", "seed": 1},
     "roberta": {"file_format": "sharded", "activation": "gelu_new", "masked_lm": True, "seed": 2},
+    "albert": {"masked_lm": True, "activation": "gelu_new", "layers": 3, "embedding_size": 8, "seed": 3},
 }
 
 
@@ -35,6 +37,8 @@ def main() -> None:
         arrays = {"ids": ids, "mask": mask, "types": types, "hidden_states": recorded.hidden_states}
         if recorded.pooled is not None:
             arrays["pooled"] = recorded.pooled
+        if recorded.logits is not None:
+            arrays["logits"] = recorded.logits
         np.savez_compressed(folder / "expected.npz", **arrays)
         if model_type == "roberta":
             tiny_models.write_byte_bpe(folder)
@@ -45,6 +49,7 @@ def main() -> None:
         tokens = tokenizer(list(tiny_models.TEXTS), truncation=True, max_length=20)["input_ids"]
         (folder / "tokens.json").write_text(json.dumps(tokens) + "\n")
     record_minilm()
+    record_rxnmapper()
 
 
 def record_minilm() -> None:
@@ -58,6 +63,15 @@ def record_minilm() -> None:
     np.savez_compressed(
         HERE / "minilm.npz", sentences=SENTENCES, ids=batch["input_ids"], hidden=hidden, embeddings=vectors
     )
+
+
+def record_rxnmapper() -> None:
+    folder = assets.path("rxnmapper")
+    model = transformers.AlbertForMaskedLM.from_pretrained(folder).eval()
+    masked, _ = reactions.masked_tokens(folder)
+    with torch.no_grad():
+        logits = model(torch.tensor(masked)).logits.numpy()
+    np.savez_compressed(HERE / "rxnmapper.npz", logits=reactions.at_masks(logits)[:, ::10])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,16 @@ def minilm():
     return models.load(folder)
 
 
+@pytest.fixture(scope="session")
+def rxnmapper():
+    """The real ALBERT of chemical reactions; tests that ask for it skip where the asset cannot be fetched."""
+    try:
+        folder = assets.path("rxnmapper")
+    except assets.AssetError as error:
+        pytest.skip(f"the asset rxnmapper cannot be fetched here: {error}")
+    return models.load(folder)
+
+
 @pytest.fixture
 def cache_folder(tmp_path, monkeypatch):
     """An empty cache folder for one test."""

@@ -105,3 +105,16 @@ def test_flash_kernels_are_left_alone_where_they_cannot_run(key):
     half, full = (jax.random.normal(key, (1, 8, 2, 64), dtype) for dtype in (jnp.bfloat16, jnp.float32))
     assert not attention._runs_in_cudnn(half, half)  # no CUDA backend in the tests
     assert not attention._runs_in_cudnn(full, full)
+
+
+def test_a_bias_is_added_to_scores_in_both_layouts(qkv, key):
+    """Against the definition with the scores' factor folded into the queries."""
+    bias = np.asarray(jax.random.normal(key, (1, 3, 5, 7)))
+    mask = np.arange(7) < np.array([7, 4])[:, None, None, None]
+    q, k, v = (np.asarray(x, np.float64) for x in qkv)
+    scores = np.where(mask, np.einsum("bthd,bshd->bhts", q, k) + bias, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = np.einsum("bhts,bshd->bthd", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(attention.attend(*qkv, mask=mask, bias=bias, scale=1.0), expected, atol=1e-5)
+    fused = attention._attend_fused(*qkv, jnp.asarray(mask), jnp.asarray(bias), scale=1.0)
+    np.testing.assert_allclose(fused, expected, atol=1e-5)

@@ -17,7 +17,8 @@ from tests.models.conftest import GOLDEN
 from zsml_jax import models
 from zsml_jax.models.bert import Bert, BertConfig
 
-LAYOUTS = ["bert", "distilbert", "roberta"]
+LAYOUTS = ["bert", "distilbert", "roberta", "albert"]
+TYPED = ("bert", "albert")
 
 
 def states(pretrained, ids, mask, types=None):
@@ -29,13 +30,16 @@ def test_every_layer_equals_the_recorded_torch_numbers(layout):
     """Golden numbers of transformers; safetensors, pytorch_model.bin and shards, one layout each."""
     pretrained = models.load(GOLDEN / layout)
     with np.load(GOLDEN / layout / "expected.npz") as expected:
-        out = states(pretrained, expected["ids"], expected["mask"], expected["types"] if layout == "bert" else None)
+        out = states(pretrained, expected["ids"], expected["mask"], expected["types"] if layout in TYPED else None)
         seen = expected["mask"] == 1
         for ours, torchs in zip(out.hidden_states, expected["hidden_states"], strict=True):
             np.testing.assert_allclose(ours[seen], torchs[seen], atol=1e-5)
         assert (out.pooled is None) == ("pooled" not in expected)
         if out.pooled is not None:
             np.testing.assert_allclose(out.pooled, expected["pooled"], atol=1e-5)
+        assert (out.logits is None) == ("logits" not in expected)
+        if out.logits is not None:
+            np.testing.assert_allclose(out.logits[seen], expected["logits"][seen], atol=1e-5)
 
 
 @pytest.mark.oracle
@@ -50,6 +54,8 @@ def test_every_layer_equals_the_recorded_torch_numbers(layout):
         ("xlm-roberta", {"file_format": "sharded"}),
         ("distilbert", {"file_format": "sharded", "layers": 1}),
         ("distilbert", {"masked_lm": True, "width": 12, "heads": 3}),
+        ("albert", {"embedding_size": 8}),
+        ("albert", {"masked_lm": True, "layers": 4, "num_hidden_groups": 2, "file_format": "bin"}),
     ],
 )
 def test_every_layer_equals_transformers(model_type, settings, tmp_path):
@@ -58,12 +64,15 @@ def test_every_layer_equals_transformers(model_type, settings, tmp_path):
     ids, mask, types = tiny_models.tiny_inputs(model_type, seed=7)
     peer = tiny_models.run_torch(model, ids, mask, types)
     pretrained = models.load(tmp_path)
-    out = states(pretrained, ids, mask, types if model_type == "bert" else None)
+    out = states(pretrained, ids, mask, types if model_type in TYPED else None)
     for ours, torchs in zip(out.hidden_states, peer.hidden_states, strict=True):
         np.testing.assert_allclose(ours[mask == 1], torchs[mask == 1], atol=1e-5)
     assert (out.pooled is None) == (peer.pooled is None)
     if out.pooled is not None:
         np.testing.assert_allclose(out.pooled, peer.pooled, atol=1e-5)
+    assert (out.logits is None) == (peer.logits is None)
+    if out.logits is not None:
+        np.testing.assert_allclose(out.logits[mask == 1], peer.logits[mask == 1], atol=1e-5)
 
 
 def test_the_real_minilm_equals_the_recorded_torch_numbers_at_every_token(minilm):
@@ -180,12 +189,18 @@ def test_parameter_paths_are_the_ones_that_interceptors_rely_on(tiny):
 @pytest.mark.parametrize(
     ("config", "count"),
     [
-        # Published sizes: bert-base-uncased 109,482,240; roberta-base 124,645,632; distilbert-base-uncased 66,362,880.
+        # Published sizes: bert-base-uncased 109,482,240; roberta-base 124,645,632; distilbert-base-uncased 66,362,880;
+        # roberta-large with its head 355,412,057; albert-base-v2 11,683,584.
         (BertConfig(30522, 768, 12, 12, 3072, 512), 109_482_240),
         (BertConfig(50265, 768, 12, 12, 3072, 514, 1, type_vocab_size=1), 124_645_632),
         (BertConfig(30522, 768, 6, 12, 3072, 512, type_vocab_size=0, pooler=False), 66_362_880),
+        (
+            BertConfig(50265, 1024, 24, 16, 4096, 514, 1, type_vocab_size=1, pooler=False, masked_lm=True),
+            355_412_057,
+        ),
+        (BertConfig(30000, 768, 12, 12, 3072, 512, embedding_width=128, num_groups=1), 11_683_584),
     ],
-    ids=["bert", "roberta", "distilbert"],
+    ids=["bert", "roberta", "distilbert", "roberta-large-mlm", "albert"],
 )
 def test_full_sizes_have_the_published_number_of_parameters(config, count, key):
     shapes = jax.eval_shape(Bert(config).init, key, jnp.zeros((1, 2), jnp.int32))
@@ -236,11 +251,11 @@ def test_weights_that_are_not_finite_are_refused_by_name(bert_folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "mamba9"}, r"model_type 'mamba9' is not supported; supported: \['bert', 'distilbert'"),
+        ({"model_type": "mamba9"}, r"model_type 'mamba9' is not supported; supported: \['albert', 'bert'"),
         ({"model_type": None}, "model_type None is not supported"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
-        ({"hidden_act": "quick_gelu"}, "activation 'quick_gelu' is not supported; supported"),
+        ({"hidden_act": "mish"}, "activation 'mish' is not supported; supported"),
         ({"num_attention_heads": 5}, "5 heads do not divide the width 16"),
         ({"hidden_size": None}, "the field 'hidden_size' is missing"),
     ],

@@ -19,10 +19,11 @@ TEXTS = (
 
 
 class Recorded(NamedTuple):
-    """What torch computed: hidden states (layers + 1, b, t, d), and the pooled first token (b, d) if there is one."""
+    """What torch computed: hidden states (layers + 1, b, t, d), and perhaps pooled (b, d) and logits (b, t, v)."""
 
     hidden_states: np.ndarray
     pooled: np.ndarray | None
+    logits: np.ndarray | None
 
 
 def save_tiny_model(
@@ -37,8 +38,9 @@ def save_tiny_model(
     masked_lm: bool = False,
     file_format: str = "safetensors",
     seed: int = 0,
+    **fields,
 ):
-    """Saves a random model in the hub's layout and returns it, in evaluation mode."""
+    """Saves a random model in the hub's layout and returns it, in evaluation mode; ``fields`` go to its config."""
     import torch
     import transformers
 
@@ -51,11 +53,12 @@ def save_tiny_model(
         )  # fmt: skip
     else:
         kind = {"bert": transformers.BertConfig, "roberta": transformers.RobertaConfig}
-        kind["xlm-roberta"] = transformers.XLMRobertaConfig
+        kind |= {"xlm-roberta": transformers.XLMRobertaConfig, "albert": transformers.AlbertConfig}
+        typed = model_type in ("bert", "albert")
         config = kind[model_type](
             vocab_size=vocab, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-            intermediate_size=mlp, hidden_act=activation, type_vocab_size=2 if model_type == "bert" else 1,
-            max_position_embeddings=positions + (0 if model_type == "bert" else 2), layer_norm_eps=1e-6,
+            intermediate_size=mlp, hidden_act=activation, type_vocab_size=2 if typed else 1, **fields,
+            max_position_embeddings=positions + (0 if typed else 2), layer_norm_eps=1e-6,
         )  # fmt: skip
     auto = transformers.AutoModelForMaskedLM if masked_lm else transformers.AutoModel
     model = auto.from_config(config).eval()
@@ -77,8 +80,8 @@ def tiny_inputs(model_type: str, *, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     rng = np.random.default_rng(seed)
     ids = rng.integers(5, len(WORD_PIECES), (3, 11)).astype(np.int32)
     mask = (np.arange(11) < np.array([[11], [7], [2]])).astype(np.int32)
-    ids[mask == 0] = 0 if model_type in ("bert", "distilbert") else 1
-    types = rng.integers(0, 2, ids.shape).astype(np.int32) * (model_type == "bert")
+    ids[mask == 0] = 1 if "roberta" in model_type else 0
+    types = rng.integers(0, 2, ids.shape).astype(np.int32) * (model_type in ("bert", "albert"))
     return ids, mask, types
 
 
@@ -86,15 +89,15 @@ def run_torch(model, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> Re
     """Returns torch's numbers."""
     import torch
 
-    encoder = model.base_model
     inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-    if encoder.config.model_type == "bert":
+    if model.config.model_type in ("bert", "albert"):
         inputs["token_type_ids"] = torch.tensor(types)
     with torch.no_grad():
-        out = encoder(**inputs, output_hidden_states=True)
+        out = model.base_model(**inputs, output_hidden_states=True)
+        logits = None if model.base_model is model else model(**inputs).logits.numpy()
     pooled = getattr(out, "pooler_output", None)
     hidden = np.stack([h.numpy() for h in out.hidden_states])
-    return Recorded(hidden, None if pooled is None else pooled.numpy())
+    return Recorded(hidden, None if pooled is None else pooled.numpy(), logits)
 
 
 def write_vocab_txt(folder: Path, **settings) -> None:

@@ -18,6 +18,7 @@ def attend(
     v_BxSxGxD: Float[AnyArray, "b s g d"],
     *,
     mask: Bool[AnyArray, "#b #h #t s"] | None = None,
+    bias: Float[AnyArray, "#b #h #t s"] | None = None,
     scale: float | None = None,
     is_causal: bool = False,
     window: int | None = None,
@@ -28,14 +29,16 @@ def attend(
     2023), each is shared by ``h / g`` consecutive query heads, and never repeated in memory.
 
     The scores and their softmax are float32 whatever the inputs are. Accelerators take
-    :func:`jax.nn.dot_product_attention`, in cuDNN's flash kernel where that runs and there is no ``mask``; on CPU the
-    same sums are laid out as plain batched products, several times faster there (``benchmarks/encoder.py``).
+    :func:`jax.nn.dot_product_attention`, in cuDNN's flash kernel where that runs and there is no ``mask`` and no
+    ``bias``; on CPU the same sums are laid out as plain batched products, several times faster there
+    (``benchmarks/encoder.py``).
 
     Args:
       q_BxTxHxD: queries.
       k_BxSxGxD: keys; their heads g divide h.
       v_BxSxGxD: values.
       mask: true where a query may look at a key; everywhere if None.
+      bias: added to the scores after the factor; nothing if None.
       scale: the factor s on scores; :math:`1 / \sqrt{d}` if None.
       is_causal: whether query i looks at keys 0 ... i only. Flash kernels skip the rest instead of masking it.
       window: with ``is_causal``, how many keys a query sees, its own included; all if None.
@@ -55,17 +58,12 @@ def attend(
     fused = functools.partial(_attend_fused, scale=scale, is_causal=is_causal, window=window)
     cpu = functools.partial(_attend_cpu, scale=scale)
     operands = tuple(map(jnp.asarray, (q_BxTxHxD, k_BxSxGxD, v_BxSxGxD)))
-    if mask is not None:
-        return jax.lax.platform_dependent(
-            *operands,
-            jnp.asarray(mask),
-            cpu=lambda q, k, v, m: cpu(q, k, v, _and(m, _causal(q, k, is_causal, window))),
-            default=lambda q, k, v, m: fused(q, k, v, m),
-        )
+    given = {name: jnp.asarray(x) for name, x in (("mask", mask), ("bias", bias)) if x is not None}
     return jax.lax.platform_dependent(
         *operands,
-        cpu=lambda q, k, v: cpu(q, k, v, _causal(q, k, is_causal, window)),
-        default=lambda q, k, v: fused(q, k, v, None),
+        given,
+        cpu=lambda q, k, v, on: cpu(q, k, v, _and(on.get("mask"), _causal(q, k, is_causal, window)), on.get("bias")),
+        default=lambda q, k, v, on: fused(q, k, v, on.get("mask"), on.get("bias")),
     )
 
 
@@ -74,6 +72,7 @@ def _attend_fused(
     k_BxSxGxD: Array,
     v_BxSxGxD: Array,
     mask: Array | None,
+    bias: Array | None = None,
     *,
     scale: float | None = None,
     is_causal: bool = False,
@@ -83,16 +82,23 @@ def _attend_fused(
         q_BxTxHxD,
         k_BxSxGxD,
         v_BxSxGxD,
+        bias,
         mask=mask,
         scale=scale,
         is_causal=is_causal,
         local_window_size=None if window is None else (window - 1, 0),
-        implementation="cudnn" if mask is None and _runs_in_cudnn(q_BxTxHxD, k_BxSxGxD) else "xla",
+        implementation="cudnn" if mask is None and bias is None and _runs_in_cudnn(q_BxTxHxD, k_BxSxGxD) else "xla",
     )
 
 
 def _attend_cpu(
-    q_BxTxHxD: Array, k_BxSxGxD: Array, v_BxSxGxD: Array, mask: AnyArray | None, *, scale: float | None = None
+    q_BxTxHxD: Array,
+    k_BxSxGxD: Array,
+    v_BxSxGxD: Array,
+    mask: AnyArray | None,
+    bias: Array | None = None,
+    *,
+    scale: float | None = None,
 ) -> Array:
     """Both products see their operands as row-major matrices, and the softmax is divided out of the shorter side.
 
@@ -105,8 +111,10 @@ def _attend_cpu(
     k_BxGxDxS = k_BxSxGxD.transpose(0, 2, 3, 1)
     v_BxGxSxD = v_BxSxGxD.transpose(0, 2, 1, 3)
     scores_BxGxNxS = jnp.matmul(q_BxGxNxD, k_BxGxDxS, preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores_BxHxTxS = scores_BxGxNxS.reshape(b, h, t, s) + jnp.where(mask, 0.0, _MASKED)
+    if mask is not None or bias is not None:
+        scores_BxHxTxS = scores_BxGxNxS.reshape(b, h, t, s)
+        scores_BxHxTxS = scores_BxHxTxS if bias is None else scores_BxHxTxS + bias
+        scores_BxHxTxS = scores_BxHxTxS if mask is None else scores_BxHxTxS + jnp.where(mask, 0.0, _MASKED)
         scores_BxGxNxS = scores_BxHxTxS.reshape(b, g, h // g * t, s)
     weights_BxGxNxS = jnp.exp(scores_BxGxNxS - scores_BxGxNxS.max(axis=-1, keepdims=True))
     total_BxGxNx1 = weights_BxGxNxS.sum(axis=-1, keepdims=True)
@@ -122,8 +130,8 @@ def _causal(q_BxTxHxD: Array, k_BxSxGxD: Array, is_causal: bool, window: int | N
     return ((distance_TxS >= 0) & (distance_TxS < (window or distance_TxS.size + 1)))[None, None]
 
 
-def _and(mask: Array, other: np.ndarray | None) -> Array:
-    return mask if other is None else mask & other
+def _and(mask: Array | None, other: np.ndarray | None) -> AnyArray | None:
+    return other if mask is None else mask if other is None else mask & other
 
 
 def _runs_in_cudnn(q_BxTxHxD: Array, k_BxSxGxD: Array) -> bool:

@@ -1,13 +1,15 @@
-"""The BERT encoder and its siblings DistilBERT and RoBERTa: one Linen module, a frozen config.
+"""The BERT encoder and its siblings DistilBERT, RoBERTa and ALBERT: one Linen module, a frozen config.
 
-Devlin et al. (2019), Sanh et al. (2019) and Liu et al. (2019). The three differ in the ways that :class:`BertConfig`
-names: how positions are counted, whether there are token types, and whether there is a pooler.
+Devlin et al. (2019), Sanh et al. (2019), Liu et al. (2019) and Lan et al. (2020). They differ in the ways that
+:class:`BertConfig` names: how positions are counted, whether there are token types, a pooler and a head for masked
+words, how wide the embeddings are, and whether layers share their parameters.
 
-Name suffixes: ``B`` batch, ``T`` tokens, ``N`` = B T, ``D`` model width, ``F`` hidden width of the MLP, ``H`` heads,
-``K`` width of a head.
+Name suffixes: ``B`` batch, ``T`` tokens, ``N`` = B T, ``D`` model width, ``E`` width of the embeddings, ``F`` hidden
+width of the MLP, ``H`` heads, ``K`` width of a head, ``V`` vocabulary.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -37,6 +39,11 @@ class BertConfig:
       activation: a key of :data:`~zsml_jax.models.activations.ACTIVATIONS`.
       norm_eps: epsilon of the layer norms.
       pooler: whether there is a tanh layer over the first token.
+      embedding_width: width of the embeddings, which ALBERT factorises: a dense layer takes them to the model's width;
+        None if they have that already.
+      num_groups: groups of consecutive layers that share their parameters; None if each layer has its own.
+      masked_lm: whether there is a head that predicts masked words; its decoder is the word embedding.
+      head_activation: the head's activation; RoBERTa's is not that of its layers.
       dtype: name of the dtype of activations; norms and softmax accumulate in float32.
     """
 
@@ -51,6 +58,10 @@ class BertConfig:
     activation: str = "gelu"
     norm_eps: float = 1e-12
     pooler: bool = True
+    embedding_width: int | None = None
+    num_groups: int | None = None
+    masked_lm: bool = False
+    head_activation: str = "gelu"
     dtype: str = "float32"
 
     @property
@@ -65,10 +76,12 @@ class BertOutput(NamedTuple):
     Attributes:
       hidden_states: the embeddings and the output of each layer, ``l + 1`` arrays ``(b, t, d)``.
       pooled: the pooler's output ``(b, d)``, None without a pooler.
+      logits: scores of the word at each position ``(b, t, v)``, float32; None without a head for masked words.
     """
 
     hidden_states: tuple[Array, ...]
     pooled: Array | None
+    logits: Array | None = None
 
     @property
     def last(self) -> Array:
@@ -79,7 +92,9 @@ class BertOutput(NamedTuple):
 class Bert(nn.Module):
     """The encoder; parameter paths are ``embeddings/...``, ``layer_0/attention/query/kernel``, ... , ``pooler/...``.
 
-    The layers are alike, from ``x_BxTxD`` to ``x_BxTxD``, so that they can also be scanned over stacked parameters.
+    Layers that share their parameters are one submodule, called several times: ALBERT has a ``layer_0`` only. The head
+    for masked words is ``head/dense/kernel``, ``head/norm/scale`` and ``head/bias``. All layers go from ``x_BxTxD`` to
+    ``x_BxTxD``, so that they can also be scanned over stacked parameters.
     """
 
     config: BertConfig
@@ -99,9 +114,10 @@ class Bert(nn.Module):
           token_types_BxT: ids of the segments; all 0 if None.
 
         Returns:
-          Hidden states of every layer, and the pooled first token.
+          Hidden states of every layer, the pooled first token, and the scores of words.
         """
-        length, limit = tokens_BxT.shape[1], self.config.max_length
+        config = self.config
+        length, limit = tokens_BxT.shape[1], config.max_length
         if length > limit:
             raise ValueError(f"tokens must have at most {limit} columns (positions of the model), got {length}")
         mask_Bx1x1xT = None
@@ -109,20 +125,24 @@ class Bert(nn.Module):
             mask_Bx1x1xT = jnp.asarray(attention_mask_BxT != 0)[:, None, None, :]
         if token_types_BxT is None:
             token_types_BxT = jnp.zeros(tokens_BxT.shape, jnp.int32)
-        embeddings = Embeddings(self.config, name="embeddings")
-        x_BxTxD = embeddings(jnp.asarray(tokens_BxT), jnp.asarray(token_types_BxT))
+        x_BxTxD = Embeddings(config, name="embeddings")(jnp.asarray(tokens_BxT), jnp.asarray(token_types_BxT))
         hidden_states = [x_BxTxD]
-        for i in range(self.config.num_layers):
-            x_BxTxD = EncoderLayer(self.config, name=f"layer_{i}")(x_BxTxD, mask_Bx1x1xT)
+        groups = config.num_layers if config.num_groups is None else config.num_groups
+        layers = [EncoderLayer(config, name=f"layer_{i}") for i in range(groups)]
+        for i in range(config.num_layers):
+            x_BxTxD = layers[i * groups // config.num_layers](x_BxTxD, mask_Bx1x1xT)
             hidden_states.append(x_BxTxD)
-        pooled_BxD = None
-        if self.config.pooler:
-            pooled_BxD = jnp.tanh(_dense(self.config, self.config.width, "pooler")(x_BxTxD[:, 0]))
-        return BertOutput(tuple(hidden_states), pooled_BxD)
+        pooled_BxD = logits_BxTxV = None
+        if config.pooler:
+            pooled_BxD = jnp.tanh(_dense(config, config.width, "pooler")(x_BxTxD[:, 0]))
+        if config.masked_lm:
+            embedding_VxE = self.variables["params"]["embeddings"]["word"]["embedding"]
+            logits_BxTxV = MaskedLmHead(config, name="head")(x_BxTxD, embedding_VxE)
+        return BertOutput(tuple(hidden_states), pooled_BxD, logits_BxTxV)
 
 
 class Embeddings(nn.Module):
-    """The normalised sum of word, position and token type embeddings."""
+    """The normalised sum of word, position and token type embeddings, widened where it is factorised."""
 
     config: BertConfig
 
@@ -130,13 +150,14 @@ class Embeddings(nn.Module):
     def __call__(self, tokens_BxT: Array, token_types_BxT: Array) -> Array:
         """Returns ``x_BxTxD``."""
         config = self.config
-        dtype = jnp.dtype(config.dtype)
-        x_BxTxD = nn.Embed(config.vocab_size, config.width, dtype=dtype, name="word")(tokens_BxT)
+        embed = functools.partial(nn.Embed, features=config.embedding_width or config.width, dtype=config.dtype)
+        x_BxTxE = embed(config.vocab_size, name="word")(tokens_BxT)
         positions_BxT = _positions(tokens_BxT, config.position_offset)
-        x_BxTxD += nn.Embed(config.max_positions, config.width, dtype=dtype, name="position")(positions_BxT)
+        x_BxTxE += embed(config.max_positions, name="position")(positions_BxT)
         if config.type_vocab_size:
-            x_BxTxD += nn.Embed(config.type_vocab_size, config.width, dtype=dtype, name="token_type")(token_types_BxT)
-        return _norm(config, "norm")(x_BxTxD)
+            x_BxTxE += embed(config.type_vocab_size, name="token_type")(token_types_BxT)
+        x_BxTxE = _norm(config, "norm")(x_BxTxE)
+        return x_BxTxE if config.embedding_width is None else _dense(config, config.width, "widen")(x_BxTxE)
 
 
 class EncoderLayer(nn.Module):
@@ -182,6 +203,21 @@ class Mlp(nn.Module):
         # The shape is free here, and XLA's CPU loop over a matrix takes half the time of the one over a cube.
         h_NxF = ACTIVATIONS[self.config.activation](h_BxTxF.reshape(-1, self.config.mlp_width))
         return _dense(self.config, self.config.width, "down")(h_NxF.reshape(h_BxTxF.shape))
+
+
+class MaskedLmHead(nn.Module):
+    """A dense layer, activated and normalised, and its products with all word embeddings."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x_BxTxD: Array, embedding_VxE: Array) -> Array:
+        """Returns ``logits_BxTxV``."""
+        config = self.config
+        x_BxTxE = _dense(config, config.embedding_width or config.width, "dense")(x_BxTxD)
+        x_BxTxE = _norm(config, "norm")(ACTIVATIONS[config.head_activation](x_BxTxE))
+        logits_BxTxV = jnp.matmul(x_BxTxE, embedding_VxE.T.astype(config.dtype), preferred_element_type=jnp.float32)
+        return logits_BxTxV + self.param("bias", nn.initializers.zeros, (config.vocab_size,), jnp.float32)
 
 
 def _positions(tokens_BxT: Array, offset: int | None) -> Array:

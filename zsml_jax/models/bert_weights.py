@@ -1,6 +1,7 @@
-"""Config files and checkpoints of BERT, RoBERTa and DistilBERT, as their hub folders hold them."""
+"""Config files and checkpoints of BERT, RoBERTa, DistilBERT and ALBERT, as their hub folders hold them."""
 
-from collections.abc import Collection, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from zsml_jax.models.activations import ACTIVATIONS
@@ -31,6 +32,22 @@ _EMBEDDINGS = (
     *_left_out("embeddings.position_ids", "embeddings.token_type_ids"),
 )
 
+
+def _masked_lm(dense: str, norm: str, bias: str, *left_out: str) -> tuple[Rule, ...]:
+    """The rules of a head for masked words; files may repeat what is tied in it."""
+    return *_dense(dense, "head/dense"), *_norm(norm, "head/norm"), Rule(bias, "head/bias"), *_left_out(*left_out)
+
+
+_BERT_HEAD = _masked_lm(
+    "cls.predictions.transform.dense",
+    "cls.predictions.transform.LayerNorm",
+    "cls.predictions.bias",
+    "cls.predictions.decoder.*",
+)
+_ROBERTA_HEAD = _masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.*")
+_DISTILBERT_HEAD = _masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight")
+_ALBERT_HEAD = _masked_lm("predictions.dense", "predictions.LayerNorm", "predictions.bias", "predictions.decoder.*")
+
 _BERT = Table(
     rules=(
         *_EMBEDDINGS,
@@ -47,6 +64,25 @@ _BERT = Table(
         *_left_out("cls.*", "lm_head.*", "classifier.*", "qa_outputs.*"),
     ),
     renames=((r"^(bert|roberta)\.", ""), *_OLD_NORMS),
+)
+
+_ALBERT_LAYER = "encoder.albert_layer_groups.{i}.albert_layers.0"
+_ALBERT = Table(
+    rules=(
+        *_EMBEDDINGS,
+        *_dense("encoder.embedding_hidden_mapping_in", "embeddings/widen"),
+        *_dense(f"{_ALBERT_LAYER}.attention.query", "layer_{i}/attention/query"),
+        *_dense(f"{_ALBERT_LAYER}.attention.key", "layer_{i}/attention/key"),
+        *_dense(f"{_ALBERT_LAYER}.attention.value", "layer_{i}/attention/value"),
+        *_dense(f"{_ALBERT_LAYER}.attention.dense", "layer_{i}/attention/out"),
+        *_norm(f"{_ALBERT_LAYER}.attention.LayerNorm", "layer_{i}/attention_norm"),
+        *_dense(f"{_ALBERT_LAYER}.ffn", "layer_{i}/mlp/up"),
+        *_dense(f"{_ALBERT_LAYER}.ffn_output", "layer_{i}/mlp/down"),
+        *_norm(f"{_ALBERT_LAYER}.full_layer_layer_norm", "layer_{i}/mlp_norm"),
+        *_dense("pooler", "pooler"),
+        *_left_out("predictions.*", "sop_classifier.*", "classifier.*", "qa_outputs.*"),
+    ),
+    renames=((r"^albert\.", ""),),
 )
 
 _DISTILBERT = Table(
@@ -84,13 +120,14 @@ def _bert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> 
             norm_eps=hub.get("layer_norm_eps", 1e-12),
             # Masked-LM checkpoints come without a pooler, and the config file does not say so.
             pooler=_has(_BERT, names, "pooler.dense.weight"),
+            masked_lm=_has_head(hub, _BERT, names, _ROBERTA_HEAD if roberta else _BERT_HEAD),
+            head_activation="gelu" if roberta else hub.get("hidden_act", "gelu"),
             dtype=dtype,
         )
     )
 
 
 def _distilbert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> BertConfig:
-    del names
     return _checked(
         BertConfig(
             vocab_size=hub["vocab_size"],
@@ -102,9 +139,50 @@ def _distilbert_config(hub: Mapping[str, Any], names: Collection[str], dtype: st
             type_vocab_size=0,
             activation=hub.get("activation", "gelu"),
             pooler=False,
+            masked_lm=_has_head(hub, _DISTILBERT, names, _DISTILBERT_HEAD),
+            head_activation=hub.get("activation", "gelu"),
             dtype=dtype,
         )
     )
+
+
+def _albert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> BertConfig:
+    _refuse(hub, position_embedding_type="absolute", inner_group_num=1)
+    layers, groups = hub["num_hidden_layers"], hub.get("num_hidden_groups", 1)
+    if not 1 <= groups <= layers:
+        raise ValueError(f"config.json: num_hidden_groups must lie in 1 ... {layers}, the layers, got {groups}")
+    return _checked(
+        BertConfig(
+            vocab_size=hub["vocab_size"],
+            width=hub["hidden_size"],
+            num_layers=layers,
+            num_heads=hub["num_attention_heads"],
+            mlp_width=hub["intermediate_size"],
+            max_positions=hub.get("max_position_embeddings", 512),
+            type_vocab_size=hub.get("type_vocab_size", 2),
+            activation=hub.get("hidden_act", "gelu_new"),
+            norm_eps=hub.get("layer_norm_eps", 1e-12),
+            pooler=_has(_ALBERT, names, "pooler.weight"),
+            embedding_width=hub.get("embedding_size", 128),
+            num_groups=groups,
+            masked_lm=_has_head(hub, _ALBERT, names, _ALBERT_HEAD),
+            head_activation=hub.get("hidden_act", "gelu_new"),
+            dtype=dtype,
+        )
+    )
+
+
+def _with_head(table: Table, head: tuple[Rule, ...]) -> Callable[[BertConfig], Table]:
+    """The rules of a configuration: a head is left out where there is none for masked words."""
+    whole = dataclasses.replace(table, rules=(*head, *table.rules))
+    return lambda config: whole if config.masked_lm else table
+
+
+def _has_head(hub: Mapping[str, Any], table: Table, names: Collection[str], head: tuple[Rule, ...]) -> bool:
+    if not _has(table, names, head[0].source):
+        return False
+    _refuse(hub, tie_word_embeddings=True)
+    return True
 
 
 def _has(table: Table, names: Iterable[str], canonical: str) -> bool:
@@ -129,8 +207,9 @@ def _checked(config: BertConfig) -> BertConfig:
 
 #: The families of this file by the ``model_type`` of their config files.
 FAMILIES = {
-    "bert": Family(Bert, _bert_config, _BERT),
-    "roberta": Family(Bert, _bert_config, _BERT),
-    "xlm-roberta": Family(Bert, _bert_config, _BERT),
-    "distilbert": Family(Bert, _distilbert_config, _DISTILBERT),
+    "bert": Family(Bert, _bert_config, _with_head(_BERT, _BERT_HEAD)),
+    "roberta": Family(Bert, _bert_config, _with_head(_BERT, _ROBERTA_HEAD)),
+    "xlm-roberta": Family(Bert, _bert_config, _with_head(_BERT, _ROBERTA_HEAD)),
+    "distilbert": Family(Bert, _distilbert_config, _with_head(_DISTILBERT, _DISTILBERT_HEAD)),
+    "albert": Family(Bert, _albert_config, _with_head(_ALBERT, _ALBERT_HEAD)),
 }

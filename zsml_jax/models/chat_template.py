@@ -39,9 +39,8 @@ def render_chat(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals.update(
-        raise_exception=_refuse, strftime_now=lambda form: datetime.datetime.now().strftime(form)
-    )
+    functions: dict[str, Any] = {"raise_exception": _refuse, "strftime_now": _now}
+    environment.globals.update(functions)
     try:
         return environment.from_string(tokenizer.chat_template).render(
             messages=list(messages), add_generation_prompt=add_generation_prompt, **tokenizer.special, **variables
@@ -56,6 +55,10 @@ def encode_chat(
     """Returns the token ids of a conversation's prompt; arguments and errors as :func:`render_chat`."""
     prompt = render_chat(tokenizer, messages, add_generation_prompt=add_generation_prompt, **variables)
     return tokenizer.encode_plain(prompt)
+
+
+def _now(form: str) -> str:
+    return datetime.datetime.now().strftime(form)
 
 
 def _refuse(message: str) -> None:

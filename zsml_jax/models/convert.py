@@ -110,7 +110,7 @@ def revert(table: Table, params: PyTree) -> dict[str, Outgoing]:
         elif slot in left:
             rule, name, parts = found
             problems += [f"{name} lacks {part}" for part in parts if part not in rows]
-            read = lambda rule=rule, parts=parts: np.ascontiguousarray(rule.tensor([rows[part]() for part in parts]))
+            read = lambda rule=rule, parts=parts: np.asarray(rule.tensor([rows[part]() for part in parts]), order="C")
             tensors[name] = Outgoing(sum(sizes.get(part, 0) for part in parts), read)
             for part in parts:
                 left.pop(part, None)
@@ -179,7 +179,7 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
 
 def _on_device(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
     if sharding is None:
-        return jnp.asarray(np.ascontiguousarray(value))
+        return jnp.asarray(np.asarray(value, order="C"))
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 

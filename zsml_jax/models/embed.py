@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int32
 
 from zsml_jax.models.batches import Batch, pad_rows, plan_batches
+from zsml_jax.models.clip import ClipOutput
 from zsml_jax.models.embedding_cache import corpus_key, read_embeddings, write_embeddings
 from zsml_jax.models.pretrained import Pretrained, load
 from zsml_jax.models.sentence import SentenceConfig, pool
@@ -151,4 +152,6 @@ def _fetched(batch: Batch, vectors: Array) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames=("module", "sentence"))
 def _embed(params: Params, ids: Array, mask: Array, *, module: nn.Module, sentence: SentenceConfig) -> Array:
     output: Any = module.apply({"params": params}, ids, mask)
+    if isinstance(output, ClipOutput) and output.text is not None:
+        return output.text
     return pool(output.last, mask, sentence)

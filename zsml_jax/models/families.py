@@ -18,6 +18,7 @@ class Family(NamedTuple):
       table: the rules of its checkpoints; a function of the config where they depend on it.
       write: ``config -> fields of config.json``; None for a family whose file is written as it was read.
       architecture: the class that ``architectures`` in config.json names for a model that was made here.
+      inputs: ``config -> keyword arguments`` (abstract) that the module's ``init`` needs beside tokens; None for none.
     """
 
     module: Callable[[Any], nn.Module]
@@ -25,6 +26,7 @@ class Family(NamedTuple):
     table: Table | Callable[[Any], Table]
     write: Callable[[Any], dict[str, Any]] | None = None
     architecture: str = ""
+    inputs: Callable[[Any], dict[str, Any]] | None = None
 
     def rules(self, config: Any) -> Table:
         """Returns the rules for a configuration."""

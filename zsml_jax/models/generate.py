@@ -8,7 +8,7 @@ text can show.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -158,7 +158,12 @@ class _State(NamedTuple):
 @functools.cache
 def _apply_of(module: nn.Module) -> CachedApply:
     """The same function for the same module, so that it is compiled once."""
-    return lambda params, *args, **cache: module.apply({"params": params}, *args, **cache)
+
+    def apply_fn(params: PyTree, *args: AnyArray, **cache: Any) -> LmOutput:
+        output: Any = module.apply({"params": params}, *args, **cache)
+        return output
+
+    return apply_fn
 
 
 @functools.partial(jax.jit, static_argnames=("apply_fn", "module", "capacity"))
@@ -279,8 +284,8 @@ def _row_keys(key: Array | None, batch: int, *, needed: bool) -> Array:
 def _stop_tokens(pretrained: Pretrained, stop_tokens: Sequence[int] | None) -> Int32[np.ndarray, " s"]:
     if stop_tokens is None:
         tokenizer = pretrained.tokenizer
-        end = None if tokenizer is None else tokenizer.special.get("eos_token")
-        stop_tokens = [] if tokenizer is None or end is None else [tokenizer.token_id(end)]
+        end = None if tokenizer is None else tokenizer.token_id(tokenizer.special.get("eos_token", ""))
+        stop_tokens = () if end is None else (end,)
     ids = np.asarray(stop_tokens, np.int32)
     if ids.ndim != 1 or (ids < 0).any() or (ids >= pretrained.config.vocab_size).any():
         raise ValueError(f"stop_tokens must be ids in 0 ... {pretrained.config.vocab_size - 1}, got {stop_tokens}")

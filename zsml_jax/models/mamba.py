@@ -130,6 +130,16 @@ class Mamba(nn.Module):
 
     config: MambaConfig
 
+    @property
+    def max_tokens(self) -> None:
+        """There is no most tokens of a row."""
+        return None
+
+    def init_cache(self, batch: int, length: int) -> MambaCache:
+        """Returns an empty cache, whose size does not grow with ``length``, see :func:`init_mamba_cache`."""
+        del length
+        return init_mamba_cache(self.config, batch)
+
     @nn.compact
     def __call__(
         self,

@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.models import bert_weights, decoder_weights, mamba_weights
+from zsml_jax.models import bert_weights, clip_weights, decoder_weights, mamba_weights, t5_weights
 from zsml_jax.models.convert import Placement, convert
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
+from zsml_jax.models.image_preprocessing import ImageConfig, read_image_config
 from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
-from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
+from zsml_jax.models.t5 import T5Config
 from zsml_jax.models.tensors import open_tensors
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
@@ -29,8 +30,10 @@ from zsml_jax.typing import AnyArray, Array, Params, PyTree
 #: All families by the ``model_type`` of their config files.
 FAMILIES: dict[str, Family] = {
     **bert_weights.FAMILIES,
+    **clip_weights.FAMILIES,
     **decoder_weights.FAMILIES,
     **mamba_weights.FAMILIES,
+    **t5_weights.FAMILIES,
 }
 
 
@@ -46,6 +49,7 @@ class Pretrained:
       sentence: how texts become one vector each.
       model_type: the key of its family, by which :func:`zsml_jax.models.save` names its tensors.
       hub_config: ``config.json`` as it was read, as text; it keeps what ``config`` has no field for.
+      image: how images become arrays; None for a model without an image tower.
     """
 
     params: PyTree
@@ -55,6 +59,7 @@ class Pretrained:
     sentence: SentenceConfig = flax.struct.field(pytree_node=False)
     model_type: str = flax.struct.field(pytree_node=False, default="")
     hub_config: str = flax.struct.field(pytree_node=False, default="{}")
+    image: ImageConfig | None = flax.struct.field(pytree_node=False, default=None)
 
     def apply(
         self,
@@ -62,16 +67,20 @@ class Pretrained:
         tokens: Int[AnyArray, "b t"],
         attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
         token_types: Int[AnyArray, "b t"] | None = None,
-    ) -> Float[Array, "b t _"]:
-        """Returns logits ``(b, t, v)`` of a language model, else the last hidden states ``(b, t, d)``.
+        *,
+        decoder_tokens: Int[AnyArray, "b u"] | None = None,
+    ) -> Float[Array, "b _ _"]:
+        """Returns logits ``(b, t, v)`` of a model with a head over words, else the last hidden states ``(b, t, d)``.
 
-        A pure function of its arguments.
+        A pure function of its arguments. An encoder-decoder gives logits ``(b, u, v)`` of its decoder's tokens, and
+        without these the encoder's hidden states.
 
         Args:
           params: parameters, such as ``self.params``.
           tokens: token ids.
           attention_mask: non-zero at tokens, zero at padding; all are tokens if None.
           token_types: segment ids, for models that have them; all 0 if None.
+          decoder_tokens: what the decoder of an encoder-decoder has read so far, the start token first.
 
         Returns:
           One row for each token; those of padding mean nothing.
@@ -80,6 +89,30 @@ class Pretrained:
           ValueError: if shapes do not fit, there are too many tokens, or ids lie outside the vocabulary (of ids that
             are known before tracing; under ``jit`` such ids give NaN).
         """
+        output = self._output(params, tokens, attention_mask, token_types, decoder_tokens)
+        return output.last if output.logits is None else output.logits
+
+    def hidden_states(
+        self,
+        params: Params,
+        tokens: Int[AnyArray, "b t"],
+        attention_mask: Int[AnyArray, "b t"] | Bool[AnyArray, "b t"] | Float[AnyArray, "b t"] | None = None,
+        token_types: Int[AnyArray, "b t"] | None = None,
+    ) -> Float[Array, "b t d"]:
+        """Returns the last hidden states, whether the model has a head or not, of an encoder-decoder the encoder's.
+
+        Args and errors are those of :meth:`apply`.
+        """
+        return self._output(params, tokens, attention_mask, token_types).last
+
+    def _output(
+        self,
+        params: Params,
+        tokens: AnyArray,
+        attention_mask: AnyArray | None,
+        token_types: AnyArray | None,
+        decoder_tokens: AnyArray | None = None,
+    ) -> Any:
         tokens = self._checked(tokens, "tokens", self.config.vocab_size)
         if attention_mask is not None and np.shape(attention_mask) != tokens.shape:
             raise ValueError(f"attention_mask must have the shape {tokens.shape}, got {np.shape(attention_mask)}")
@@ -92,8 +125,14 @@ class Pretrained:
                 raise ValueError(f"token_types must have the shape {tokens.shape}, got {token_types.shape}")
         mask = None if attention_mask is None else jnp.asarray(attention_mask)
         types = () if token_types is None else (token_types,)
-        output: Any = self.module.apply({"params": params}, tokens, mask, *types)
-        return output.logits if isinstance(output, LmOutput) else output.last
+        decoder: dict[str, Any] = {}
+        if decoder_tokens is not None:
+            if not isinstance(self.config, T5Config):
+                raise ValueError("decoder_tokens must be None for a model that is no encoder-decoder")
+            decoder["decoder_tokens_BxT"] = self._checked(decoder_tokens, "decoder_tokens", self.config.vocab_size)
+            if len(decoder_tokens) != len(tokens):
+                raise ValueError(f"decoder_tokens must have {len(tokens)} rows, as tokens, got {len(decoder_tokens)}")
+        return self.module.apply({"params": params}, tokens, mask, *types, **decoder)
 
     def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
         if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -138,7 +177,9 @@ def load(
     hub = read_json(folder / "config.json")
     pretrained = _build(hub, None, str(folder), dtype, sharding)
     tokenizer = _optional_tokenizer(folder, hub, pretrained.config.max_length)
-    return dataclasses.replace(pretrained, tokenizer=tokenizer, sentence=sentence)
+    image_size = getattr(pretrained.config, "image_size", None)
+    image = None if image_size is None else read_image_config(folder, image_size)
+    return dataclasses.replace(pretrained, tokenizer=tokenizer, sentence=sentence, image=image)
 
 
 def _build(
@@ -160,7 +201,9 @@ def _build(
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
     module = family.module(config)
-    abstract = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2), jnp.int32))["params"]
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    inputs = {} if family.inputs is None else family.inputs(config)
+    abstract = jax.eval_shape(module.init, jax.random.key(0), tokens, **inputs)["params"]
     params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=source, sharding=sharding)
     return Pretrained(
         params=params,

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from zsml_jax.models.convert import Outgoing, revert
 from zsml_jax.models.decoder_hub import OLD_SPELLINGS
+from zsml_jax.models.image_preprocessing import write_image_config
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
 
 
@@ -57,6 +58,9 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
         fresh.mkdir()
         (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _write_tensors(tensors, fresh, max_shard_bytes)
+        if pretrained.image is not None:
+            fields = json.dumps(write_image_config(pretrained.image), indent=2) + "\n"
+            (fresh / "preprocessor_config.json").write_text(fields, encoding="utf-8")
         if pretrained.tokenizer is not None:
             pretrained.tokenizer.save(fresh)
         _swap(fresh, target, work / "old")

@@ -27,6 +27,12 @@ _ROBERTA_SPECIAL = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
+_CLIP_SPECIAL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
 
 
 class TokenizerFiles(NamedTuple):
@@ -69,6 +75,10 @@ def read_tokenizer_files(folder: Path, model_type: str) -> TokenizerFiles:
     elif (folder / "vocab.txt").is_file():
         special = {**_BERT_SPECIAL, **special}
         tokenizer = _word_piece(folder, settings, special)
+        _add_special(tokenizer, special, set())
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file() and model_type == "clip":
+        special = {**_CLIP_SPECIAL, **special}
+        tokenizer = _word_end_bpe(folder, special)
         _add_special(tokenizer, special, set())
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         special = {**(_ROBERTA_SPECIAL if model_type == "roberta" else {}), **special}
@@ -152,12 +162,8 @@ def _byte_bpe(
     folder: Path, settings: Mapping[str, Any], special: Mapping[str, str], model_type: str
 ) -> tokenizers.Tokenizer:
     vocab = read_json(folder / "vocab.json")
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-    if wrong := [pair for pair in pairs if len(pair) != 2]:
-        raise ValueError(f"{folder / 'merges.txt'} must hold two parts a line, got {' '.join(wrong[0])!r}")
     prefix_space = settings.get("add_prefix_space", False)
-    tokenizer = byte_bpe(vocab, [(left, right) for left, right in pairs], prefix_space=prefix_space)
+    tokenizer = byte_bpe(vocab, _merges(folder), prefix_space=prefix_space)
     if model_type == "roberta":
         cls, sep = special["cls_token"], special["sep_token"]
         _require(vocab, folder / "vocab.json", cls, sep)
@@ -165,6 +171,35 @@ def _byte_bpe(
             (sep, vocab[sep]), (cls, vocab[cls]), trim_offsets=True, add_prefix_space=prefix_space
         )
     return tokenizer
+
+
+def _word_end_bpe(folder: Path, special: Mapping[str, str]) -> tokenizers.Tokenizer:
+    """CLIP's byte BPE: lowercase, and a word's last part is marked instead of its first."""
+    vocab = read_json(folder / "vocab.json")
+    start, end = special["bos_token"], special["eos_token"]
+    _require(vocab, folder / "vocab.json", start, end)
+    model = models.BPE(vocab, _merges(folder), end_of_word_suffix="</w>", unk_token=special["unk_token"])
+    tokenizer = tokenizers.Tokenizer(model)
+    spaces = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+    words = tokenizers.Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, vocab[end]), (start, vocab[start]), trim_offsets=False, add_prefix_space=False
+    )
+    # In bytes' letters a space is Ġ.
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel()])
+    return tokenizer
+
+
+def _merges(folder: Path) -> list[tuple[str, str]]:
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise ValueError(f"{folder / 'merges.txt'} must hold two parts a line, got {' '.join(wrong[0])!r}")
+    return [(left, right) for left, right in pairs]
 
 
 def _add_special(tokenizer: tokenizers.Tokenizer, special: Mapping[str, str], lstrip: set[str | None]) -> None:

@@ -8,7 +8,8 @@ Start with :func:`fit`, which sees a model as a loss ``loss_fn(params, batch, ke
 :mod:`.optimizer` and :mod:`.schedules` say how parameters move, :mod:`.sharding` where they lie, and
 :class:`~zsml_jax.train.checkpoint.Checkpointer` keeps the steps of a run; :func:`zsml_jax.train.checkpoint.save` and
 :func:`~zsml_jax.train.checkpoint.restore` are for one fitted pytree. :func:`zsml_jax.train.sweep.run` trains all
-:mod:`points <zsml_jax.train.points>` of a study at once, and :func:`zsml_jax.train.halving.run` the promising ones longer.
+:mod:`points <zsml_jax.train.points>` of a study at once, and :func:`zsml_jax.train.halving.run` the promising ones
+longer.
 """
 
 from zsml_jax.train import (

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
 from zsml_jax.data import assets
-from zsml_jax.models.rules import KEEP, TRANSPOSE, Rule, Table, Transform, convert
+from zsml_jax.models.convert import convert
+from zsml_jax.models.rules import KEEP, TRANSPOSE, Rule, Table, Transform
 from zsml_jax.models.torch_pickle import read_torch_pickle
 from zsml_jax.models.vision.classifier import Variables, init
 from zsml_jax.models.vision.efficientnet import EfficientNet, EfficientNetConfig
