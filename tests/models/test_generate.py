@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -42,10 +44,14 @@ def model():
 
 @pytest.fixture(scope="module")
 def greedy(model):
-    """The text of each prompt, by the whole model on the whole text for each token."""
+    return uncached(model, PROMPTS)
+
+
+def uncached(model, prompts):
+    """The greedy text of each prompt, by the whole model on the whole text for each token."""
     apply = jax.jit(model.apply)
     texts = []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         row = np.zeros(len(prompt) + N, np.int32)
         row[: len(prompt)] = prompt
         for end in range(len(prompt), len(row)):
@@ -61,6 +67,13 @@ def test_greedy_text_is_that_of_the_model_without_a_cache(model, greedy, side):
     np.testing.assert_array_equal(generation.tokens, greedy)
     assert (generation.lengths == N).all()
     assert not generation.finished.any()
+
+
+def test_a_state_space_model_generates_alike():
+    mamba = models.load(Path(__file__).parent.parent / "golden" / "mamba")
+    ids, mask = padded(PROMPTS, "left")
+    generation = generate(mamba, ids, attention_mask=mask, max_new_tokens=N, stop_tokens=[])
+    np.testing.assert_array_equal(generation.tokens, uncached(mamba, PROMPTS))
 
 
 def test_log_probs_are_those_of_scoring_the_text(model, greedy):

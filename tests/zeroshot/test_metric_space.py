@@ -18,9 +18,9 @@ from zsml_jax.zeroshot.metric_space import (
 
 
 @settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 10**6), reach=st.sampled_from([1, 3, 10**6]))
-def test_tree_distances_are_shortest_paths(seed, reach):
-    edges = random_tree(seed, int(np.random.default_rng(seed).integers(2, 40)), reach=reach)
+@given(seed=st.integers(0, 10**6), n=st.sampled_from([2, 7, 40]), reach=st.sampled_from([1, 3, 10**6]))
+def test_tree_distances_are_shortest_paths(seed, n, reach):
+    edges = random_tree(seed, n, reach=reach)
     tree, graph = TreeMetric(edges), graph_metric(edges)
     assert tree.classes == graph.classes
     pairs = np.arange(len(tree.classes))

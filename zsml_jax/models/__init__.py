@@ -1,9 +1,9 @@
 """Pretrained models in Flax Linen: weights and tokenizers in; logits, hidden states and sentence embeddings out.
 
 Start with :func:`load`, which reads a folder in the hub's layout, a GGUF file or a pinned asset into a
-:class:`Pretrained`; :func:`save` writes it back, :func:`zsml_jax.models.generate.generate` continues texts, and :func:`text_encoder` makes a sentence encoder. A model is
-plain functions of a parameter dict: ``pretrained.apply(params, tokens, attention_mask)`` goes through ``jit``, ``vmap``
-and ``grad``.
+:class:`Pretrained`; :func:`save` writes it back, :func:`zsml_jax.models.generate.generate` continues texts, and
+:func:`text_encoder` makes a sentence encoder. A model is plain functions of a parameter dict:
+``pretrained.apply(params, tokens, attention_mask)`` goes through ``jit``, ``vmap`` and ``grad``.
 """
 
 from zsml_jax.models import generate
