@@ -65,8 +65,9 @@ def warped(
 ) -> Float[Array, "b v"]:
     """Returns the scores that are drawn from: penalised, divided by the temperature, -inf where they are cut off.
 
-    >>> warped(jnp.log(jnp.array([[0.5, 0.3, 0.2]])), Sampling(temperature=1.0, top_p=0.6)).round(2).tolist()
-    [[-0.6899999976158142, -1.2000000476837158, -inf]]
+    >>> scores = warped(jnp.log(jnp.array([[0.5, 0.3, 0.2]])), Sampling(temperature=1.0, top_p=0.6))
+    >>> jnp.isfinite(scores).tolist()
+    [[True, True, False]]
 
     Args:
       logits: scores of the next token.
