@@ -24,10 +24,10 @@ def assert_least(predictions, costs):
     np.testing.assert_array_less(chosen, costs.min(1) + 1e-5 * costs.max() + 1e-12)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(
     seed=st.integers(0, 10**6),
-    n=st.sampled_from([2, 7, 40]),  # few sizes, as each is compiled
+    n=st.sampled_from([2, 40]),  # few sizes, as each is compiled
     share=st.sampled_from([0.01, 0.5, 1.0]),
     reach=st.sampled_from([1, 3, 10**6]),
     unit=st.booleans(),

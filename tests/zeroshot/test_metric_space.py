@@ -17,8 +17,8 @@ from zsml_jax.zeroshot.metric_space import (
 )
 
 
-@settings(deadline=None, max_examples=10)
-@given(seed=st.integers(0, 10**6), n=st.sampled_from([2, 7, 40]), reach=st.sampled_from([1, 3, 10**6]))
+@settings(deadline=None, max_examples=6)
+@given(seed=st.integers(0, 10**6), n=st.sampled_from([2, 40]), reach=st.sampled_from([1, 3, 10**6]))
 def test_tree_distances_are_shortest_paths(seed, n, reach):
     edges = random_tree(seed, n, reach=reach)
     tree, graph = TreeMetric(edges), graph_metric(edges)

@@ -10,6 +10,7 @@ squared distance. With all classes at distance one it is the argmax again; with 
 nearest class to the mean embedding, as in ConSE. Which classes can be reached at all is what :mod:`.locus` finds out.
 """
 
+import functools
 from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
@@ -91,8 +92,7 @@ def expected_cost(
         raise ValueError(f"the costs of {k} classes for {n} examples are too many to hold; pass predictions or batches")
     if isinstance(metric, TreeMetric) and exponent in (1, 2):
         return metric.expected_powers(probs, columns, int(exponent))
-    powers = metric.distances(np.arange(k)[:, None], columns[None, :]) ** exponent
-    return jnp.matmul(probs, powers.T.astype(probs.dtype), precision=jax.lax.Precision.HIGHEST)
+    return _costs_of_all(probs, metric, columns, float(exponent))
 
 
 class DecodingReport(NamedTuple):
@@ -218,7 +218,14 @@ def _checked(
     return probs, columns
 
 
-def _cost_of(probs: Array, metric: Metric, columns: np.ndarray, predictions: Array, exponent: float) -> Array:
+@functools.partial(jax.jit, static_argnames="exponent")
+def _costs_of_all(probs: Array, metric: Metric, columns: AnyArray, exponent: float) -> Array:
+    powers = metric.distances(np.arange(len(metric.class_ids))[:, None], columns[None, :]) ** exponent
+    return jnp.matmul(probs, powers.T.astype(probs.dtype), precision=jax.lax.Precision.HIGHEST)
+
+
+@functools.partial(jax.jit, static_argnames="exponent")
+def _cost_of(probs: Array, metric: Metric, columns: AnyArray, predictions: Array, exponent: float) -> Array:
     def cost(row: tuple[Array, Array]) -> Array:
         weights, prediction = row
         return jnp.sum(weights * metric.distances(prediction, columns).astype(weights.dtype) ** exponent)

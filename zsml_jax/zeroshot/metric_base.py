@@ -62,9 +62,13 @@ class Metric:
     @property
     def diameter(self) -> float:
         """The largest distance of two classes."""
+        return float(self._largest_distance())
+
+    @jax.jit
+    def _largest_distance(self) -> Array:
         classes = jnp.arange(len(self.class_ids))
         batch = max(1, _BLOCK_ENTRIES // len(self.class_ids))
-        return float(jax.lax.map(lambda i: jnp.max(self.distances(i, classes)), classes, batch_size=batch).max())
+        return jax.lax.map(lambda i: jnp.max(self.distances(i, classes)), classes, batch_size=batch).max()
 
     def frechet_mean(
         self, probs: Float[AnyArray, "n m"], observed: Int[AnyArray, " m"], exponent: float

@@ -60,6 +60,7 @@ class MatrixMetric(Metric):
         if not np.allclose(values, values.T, rtol=1e-5, atol=0):
             raise ValueError("distances must be symmetric")
 
+    @jax.jit
     def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
         """Returns the distances of class indices, broadcast against each other."""
         return jnp.asarray(self.matrix)[a, b]
@@ -93,6 +94,7 @@ class EuclideanMetric(Metric):
         if not is_traced(self.embeddings) and not np.isfinite(self.embeddings).all():
             raise ValueError("embeddings must be finite")
 
+    @jax.jit
     def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
         """Returns the distances of class indices, broadcast against each other."""
         x = jnp.asarray(self.embeddings)

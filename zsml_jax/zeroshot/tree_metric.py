@@ -102,6 +102,7 @@ class TreeMetric(Metric):
         farthest = jnp.argmax(self.distances(first, everyone))
         return float(jnp.max(self.distances(farthest, everyone)))
 
+    @jax.jit
     def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
         """Returns the distances of class indices, broadcast against each other."""
         height, position = jnp.asarray(self.height), jnp.asarray(self.position)
@@ -125,6 +126,7 @@ class TreeMetric(Metric):
             return _mean_by_rerooting(self, probs, jnp.asarray(observed), int(exponent))
         return super().frechet_mean(probs, observed, exponent)
 
+    @functools.partial(jax.jit, static_argnames="exponent")
     def expected_powers(
         self, probs: Float[AnyArray, "n m"], observed: Int[AnyArray, " m"], exponent: int
     ) -> Float[Array, "n k"]:
