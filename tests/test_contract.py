@@ -227,9 +227,18 @@ def assert_same(actual, desired):
 
 
 @each(CASES)
-def test_jit_equals_eager(case):
-    x = case.inputs(0)
-    assert_same(jax.jit(case.call)(x), case.call(x))
+def test_jit_equals_eager_and_is_traced_once(case):
+    traces = []
+
+    @jax.jit
+    def counted(x):
+        traces.append(x)
+        return case.call(x)
+
+    first, second = counted(case.inputs(0)), counted(case.inputs(1))
+    assert len(traces) == 1
+    chex.assert_trees_all_equal_shapes_and_dtypes(first, second)
+    assert_same(first, case.call(case.inputs(0)))
 
 
 @each(CASES)
@@ -273,29 +282,14 @@ def test_the_key_alone_decides_what_is_drawn(name):
     assert any(bool(jnp.any(a != b)) for a, b in others)
 
 
-@each(CASES)
-def test_a_second_call_does_not_retrace(case):
-    traces = []
-
-    @jax.jit
-    def counted(x):
-        traces.append(x)
-        return case.call(x)
-
-    first, second = counted(case.inputs(0)), counted(case.inputs(1))
-    assert len(traces) == 1
-    chex.assert_trees_all_equal_shapes_and_dtypes(first, second)
-
-
-@each(CASES + HOST_CASES)
-def test_outputs_survive_jit_and_a_checkpoint(case, tmp_path):
-    output = case.call(case.inputs(0))
-    chex.assert_trees_all_equal(jax.jit(lambda tree: tree)(output), output)
-    checkpoint.save(tmp_path / "output", output)
-    restored = checkpoint.restore(tmp_path / "output", like=jax.tree.map(jnp.zeros_like, output))
-    assert jax.tree.structure(restored) == jax.tree.structure(output)
-    chex.assert_trees_all_equal_shapes_and_dtypes(restored, output)
-    chex.assert_trees_all_equal(restored, output)
+def test_outputs_of_all_methods_survive_jit_and_a_checkpoint(tmp_path):
+    outputs = {case.name: case.call(case.inputs(0)) for case in CASES + HOST_CASES}
+    chex.assert_trees_all_equal(jax.jit(lambda tree: tree)(outputs), outputs)
+    checkpoint.save(tmp_path / "outputs", outputs)
+    restored = checkpoint.restore(tmp_path / "outputs", like=jax.tree.map(jnp.zeros_like, outputs))
+    assert jax.tree.structure(restored) == jax.tree.structure(outputs)
+    chex.assert_trees_all_equal_shapes_and_dtypes(restored, outputs)
+    chex.assert_trees_all_equal(restored, outputs)
 
 
 @pytest.mark.parametrize("metric", [TREE, EUCLIDEAN, MATRIX], ids=lambda metric: type(metric).__name__)

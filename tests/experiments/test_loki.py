@@ -115,6 +115,7 @@ def test_the_locus_grows_by_the_nodes_on_the_way_to_the_farthest_class(made_up_t
     assert len(grown["random choice"]["squared"]) == 2
 
 
+@pytest.mark.slow
 def test_class_descriptions_score_without_labels(monkeypatch, tmp_path):
     """Each text is embedded as its class, so that the observed classes are always right."""
     onehot = dict(zip(NAMES, np.eye(6, dtype=np.float32), strict=True))

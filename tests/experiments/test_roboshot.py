@@ -159,6 +159,7 @@ def made_up_text(monkeypatch):
     monkeypatch.setattr(roboshot_problems, "load_splits", load_splits)
 
 
+@pytest.mark.slow
 def test_a_text_data_set_is_measured_by_domain_and_by_domain_and_class(made_up_text, tmp_path):
     folder = start("sentiment_domains", tmp_path)
     domains, crossed = figures(folder, "domains"), figures(folder, "domains x classes")
