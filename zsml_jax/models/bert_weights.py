@@ -7,20 +7,8 @@ from typing import Any
 from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.bert import Bert, BertConfig
 from zsml_jax.models.families import Family
-from zsml_jax.models.rules import KEEP, TRANSPOSE, Rule, Table
-
-
-def _dense(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/kernel", TRANSPOSE), Rule(f"{source}.bias", f"{path}/bias", KEEP)
-
-
-def _norm(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/scale"), Rule(f"{source}.bias", f"{path}/bias")
-
-
-def _left_out(*sources: str) -> tuple[Rule, ...]:
-    return tuple(Rule(source, None) for source in sources)
-
+from zsml_jax.models.hub_fields import refuse
+from zsml_jax.models.rules import Rule, Table, dense_rules, left_out, norm_rules
 
 _OLD_NORMS = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
@@ -28,14 +16,19 @@ _EMBEDDINGS = (
     Rule("embeddings.word_embeddings.weight", "embeddings/word/embedding"),
     Rule("embeddings.position_embeddings.weight", "embeddings/position/embedding"),
     Rule("embeddings.token_type_embeddings.weight", "embeddings/token_type/embedding"),
-    *_norm("embeddings.LayerNorm", "embeddings/norm"),
-    *_left_out("embeddings.position_ids", "embeddings.token_type_ids"),
+    *norm_rules("embeddings.LayerNorm", "embeddings/norm"),
+    *left_out("embeddings.position_ids", "embeddings.token_type_ids"),
 )
 
 
-def _masked_lm(dense: str, norm: str, bias: str, *left_out: str) -> tuple[Rule, ...]:
+def _masked_lm(dense: str, norm: str, bias: str, repeated: str) -> tuple[Rule, ...]:
     """The rules of a head for masked words; files may repeat what is tied in it."""
-    return *_dense(dense, "head/dense"), *_norm(norm, "head/norm"), Rule(bias, "head/bias"), *_left_out(*left_out)
+    return (
+        *dense_rules(dense, "head/dense"),
+        *norm_rules(norm, "head/norm"),
+        Rule(bias, "head/bias"),
+        *left_out(repeated),
+    )
 
 
 _BERT_HEAD = _masked_lm(
@@ -51,17 +44,17 @@ _ALBERT_HEAD = _masked_lm("predictions.dense", "predictions.LayerNorm", "predict
 _BERT = Table(
     rules=(
         *_EMBEDDINGS,
-        *_dense("encoder.layer.{i}.attention.self.query", "layer_{i}/attention/query"),
-        *_dense("encoder.layer.{i}.attention.self.key", "layer_{i}/attention/key"),
-        *_dense("encoder.layer.{i}.attention.self.value", "layer_{i}/attention/value"),
-        *_dense("encoder.layer.{i}.attention.output.dense", "layer_{i}/attention/out"),
-        *_norm("encoder.layer.{i}.attention.output.LayerNorm", "layer_{i}/attention_norm"),
-        *_dense("encoder.layer.{i}.intermediate.dense", "layer_{i}/mlp/up"),
-        *_dense("encoder.layer.{i}.output.dense", "layer_{i}/mlp/down"),
-        *_norm("encoder.layer.{i}.output.LayerNorm", "layer_{i}/mlp_norm"),
-        *_dense("pooler.dense", "pooler"),
+        *dense_rules("encoder.layer.{i}.attention.self.query", "layer_{i}/attention/query"),
+        *dense_rules("encoder.layer.{i}.attention.self.key", "layer_{i}/attention/key"),
+        *dense_rules("encoder.layer.{i}.attention.self.value", "layer_{i}/attention/value"),
+        *dense_rules("encoder.layer.{i}.attention.output.dense", "layer_{i}/attention/out"),
+        *norm_rules("encoder.layer.{i}.attention.output.LayerNorm", "layer_{i}/attention_norm"),
+        *dense_rules("encoder.layer.{i}.intermediate.dense", "layer_{i}/mlp/up"),
+        *dense_rules("encoder.layer.{i}.output.dense", "layer_{i}/mlp/down"),
+        *norm_rules("encoder.layer.{i}.output.LayerNorm", "layer_{i}/mlp_norm"),
+        *dense_rules("pooler.dense", "pooler"),
         # Heads on top of the encoder: masked words and next sentences, classes, answer spans.
-        *_left_out("cls.*", "lm_head.*", "classifier.*", "qa_outputs.*"),
+        *left_out("cls.*", "lm_head.*", "classifier.*", "qa_outputs.*"),
     ),
     renames=((r"^(bert|roberta)\.", ""), *_OLD_NORMS),
 )
@@ -70,17 +63,17 @@ _ALBERT_LAYER = "encoder.albert_layer_groups.{i}.albert_layers.0"
 _ALBERT = Table(
     rules=(
         *_EMBEDDINGS,
-        *_dense("encoder.embedding_hidden_mapping_in", "embeddings/widen"),
-        *_dense(f"{_ALBERT_LAYER}.attention.query", "layer_{i}/attention/query"),
-        *_dense(f"{_ALBERT_LAYER}.attention.key", "layer_{i}/attention/key"),
-        *_dense(f"{_ALBERT_LAYER}.attention.value", "layer_{i}/attention/value"),
-        *_dense(f"{_ALBERT_LAYER}.attention.dense", "layer_{i}/attention/out"),
-        *_norm(f"{_ALBERT_LAYER}.attention.LayerNorm", "layer_{i}/attention_norm"),
-        *_dense(f"{_ALBERT_LAYER}.ffn", "layer_{i}/mlp/up"),
-        *_dense(f"{_ALBERT_LAYER}.ffn_output", "layer_{i}/mlp/down"),
-        *_norm(f"{_ALBERT_LAYER}.full_layer_layer_norm", "layer_{i}/mlp_norm"),
-        *_dense("pooler", "pooler"),
-        *_left_out("predictions.*", "sop_classifier.*", "classifier.*", "qa_outputs.*"),
+        *dense_rules("encoder.embedding_hidden_mapping_in", "embeddings/widen"),
+        *dense_rules(f"{_ALBERT_LAYER}.attention.query", "layer_{i}/attention/query"),
+        *dense_rules(f"{_ALBERT_LAYER}.attention.key", "layer_{i}/attention/key"),
+        *dense_rules(f"{_ALBERT_LAYER}.attention.value", "layer_{i}/attention/value"),
+        *dense_rules(f"{_ALBERT_LAYER}.attention.dense", "layer_{i}/attention/out"),
+        *norm_rules(f"{_ALBERT_LAYER}.attention.LayerNorm", "layer_{i}/attention_norm"),
+        *dense_rules(f"{_ALBERT_LAYER}.ffn", "layer_{i}/mlp/up"),
+        *dense_rules(f"{_ALBERT_LAYER}.ffn_output", "layer_{i}/mlp/down"),
+        *norm_rules(f"{_ALBERT_LAYER}.full_layer_layer_norm", "layer_{i}/mlp_norm"),
+        *dense_rules("pooler", "pooler"),
+        *left_out("predictions.*", "sop_classifier.*", "classifier.*", "qa_outputs.*"),
     ),
     renames=((r"^albert\.", ""),),
 )
@@ -88,23 +81,23 @@ _ALBERT = Table(
 _DISTILBERT = Table(
     rules=(
         *_EMBEDDINGS,
-        *_dense("transformer.layer.{i}.attention.q_lin", "layer_{i}/attention/query"),
-        *_dense("transformer.layer.{i}.attention.k_lin", "layer_{i}/attention/key"),
-        *_dense("transformer.layer.{i}.attention.v_lin", "layer_{i}/attention/value"),
-        *_dense("transformer.layer.{i}.attention.out_lin", "layer_{i}/attention/out"),
-        *_norm("transformer.layer.{i}.sa_layer_norm", "layer_{i}/attention_norm"),
-        *_dense("transformer.layer.{i}.ffn.lin1", "layer_{i}/mlp/up"),
-        *_dense("transformer.layer.{i}.ffn.lin2", "layer_{i}/mlp/down"),
-        *_norm("transformer.layer.{i}.output_layer_norm", "layer_{i}/mlp_norm"),
-        *_left_out("vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*"),
-        *_left_out("pre_classifier.*", "classifier.*", "qa_outputs.*"),
+        *dense_rules("transformer.layer.{i}.attention.q_lin", "layer_{i}/attention/query"),
+        *dense_rules("transformer.layer.{i}.attention.k_lin", "layer_{i}/attention/key"),
+        *dense_rules("transformer.layer.{i}.attention.v_lin", "layer_{i}/attention/value"),
+        *dense_rules("transformer.layer.{i}.attention.out_lin", "layer_{i}/attention/out"),
+        *norm_rules("transformer.layer.{i}.sa_layer_norm", "layer_{i}/attention_norm"),
+        *dense_rules("transformer.layer.{i}.ffn.lin1", "layer_{i}/mlp/up"),
+        *dense_rules("transformer.layer.{i}.ffn.lin2", "layer_{i}/mlp/down"),
+        *norm_rules("transformer.layer.{i}.output_layer_norm", "layer_{i}/mlp_norm"),
+        *left_out("vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*"),
+        *left_out("pre_classifier.*", "classifier.*", "qa_outputs.*"),
     ),
     renames=((r"^distilbert\.", ""), *_OLD_NORMS),
 )
 
 
 def _bert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> BertConfig:
-    _refuse(hub, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    refuse(hub, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     roberta = hub["model_type"] != "bert"
     return _checked(
         BertConfig(
@@ -147,7 +140,7 @@ def _distilbert_config(hub: Mapping[str, Any], names: Collection[str], dtype: st
 
 
 def _albert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> BertConfig:
-    _refuse(hub, position_embedding_type="absolute", inner_group_num=1)
+    refuse(hub, position_embedding_type="absolute", inner_group_num=1)
     layers, groups = hub["num_hidden_layers"], hub.get("num_hidden_groups", 1)
     if not 1 <= groups <= layers:
         raise ValueError(f"config.json: num_hidden_groups must lie in 1 ... {layers}, the layers, got {groups}")
@@ -181,18 +174,12 @@ def _with_head(table: Table, head: tuple[Rule, ...]) -> Callable[[BertConfig], T
 def _has_head(hub: Mapping[str, Any], table: Table, names: Collection[str], head: tuple[Rule, ...]) -> bool:
     if not _has(table, names, head[0].source):
         return False
-    _refuse(hub, tie_word_embeddings=True)
+    refuse(hub, tie_word_embeddings=True)
     return True
 
 
 def _has(table: Table, names: Iterable[str], canonical: str) -> bool:
     return any(table.canonical(name) == canonical for name in names)
-
-
-def _refuse(hub: Mapping[str, Any], **supported: Any) -> None:
-    for field, value in supported.items():
-        if hub.get(field, value) != value:
-            raise ValueError(f"config.json: {field} is {hub[field]!r}, and only {value!r} is supported")
 
 
 def _checked(config: BertConfig) -> BertConfig:

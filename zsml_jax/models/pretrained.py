@@ -22,7 +22,7 @@ from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
-from zsml_jax.models.t5 import T5Config
+from zsml_jax.models.t5_config import T5Config
 from zsml_jax.models.tensors import open_tensors
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree

@@ -12,7 +12,7 @@ import jax
 import safetensors.numpy
 
 from zsml_jax.models.convert import Outgoing, revert
-from zsml_jax.models.decoder_hub import OLD_SPELLINGS
+from zsml_jax.models.hub_fields import OLD_SPELLINGS
 from zsml_jax.models.image_preprocessing import write_image_config
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
 

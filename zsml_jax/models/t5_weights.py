@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from zsml_jax.models.families import Family
-from zsml_jax.models.rules import TRANSPOSE, Rule, Table
-from zsml_jax.models.t5 import T5, T5Config
+from zsml_jax.models.rules import TRANSPOSE, Rule, Table, left_out
+from zsml_jax.models.t5 import T5
+from zsml_jax.models.t5_config import T5Config
 
 _HEAD = "lm_head.weight"
 
@@ -21,10 +22,9 @@ def _table(config: T5Config) -> Table:
             *_stack("decoder", config),
             # Files of tied models may hold the embedding several times.
             Rule(_HEAD, None) if config.tied else Rule(_HEAD, "head/kernel", TRANSPOSE),
-            Rule("encoder.embed_tokens.weight", None),
-            Rule("decoder.embed_tokens.weight", None),
+            *left_out("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
             # The first files hold a bias for the source's distances, which no program uses.
-            Rule("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", None),
+            *left_out("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),
         )
     )
 
