@@ -1,6 +1,8 @@
 """Config files and checkpoints of BERT, RoBERTa, DistilBERT and ALBERT, as their hub folders hold them."""
 
 import dataclasses
+import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -165,9 +167,59 @@ def _albert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -
     )
 
 
-def _with_head(table: Table, head: tuple[Rule, ...]) -> Callable[[BertConfig], Table]:
-    """The rules of a configuration: a head is left out where there is none for masked words."""
-    whole = dataclasses.replace(table, rules=(*head, *table.rules))
+def _write(config: BertConfig, name: str) -> dict[str, Any]:
+    """The fields that all spell alike; ``name`` begins the names of the classes."""
+    return {
+        "architectures": [f"{name}ForMaskedLM" if config.masked_lm else f"{name}Model"],
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "tie_word_embeddings": True,
+    }
+
+
+def _write_bert(config: BertConfig, name: str) -> dict[str, Any]:
+    return {
+        **_write(config, name),
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.mlp_width,
+        "type_vocab_size": config.type_vocab_size,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.norm_eps,
+        **({} if config.position_offset is None else {"pad_token_id": config.position_offset}),
+    }
+
+
+def _write_albert(config: BertConfig) -> dict[str, Any]:
+    if config.embedding_width is None or config.num_groups is None:
+        raise ValueError("config must have an embedding_width and num_groups to be of this model type")
+    return {
+        **_write_bert(config, "Albert"),
+        "embedding_size": config.embedding_width,
+        "num_hidden_groups": config.num_groups,
+    }
+
+
+def _write_distilbert(config: BertConfig) -> dict[str, Any]:
+    return {
+        **_write(config, "DistilBert"),
+        "dim": config.width,
+        "n_layers": config.num_layers,
+        "n_heads": config.num_heads,
+        "hidden_dim": config.mlp_width,
+        "activation": config.activation,
+    }
+
+
+def _with_head(table: Table, head: tuple[Rule, ...], prefix: str) -> Callable[[BertConfig], Table]:
+    """The rules of a configuration: beside a head for masked words the encoder's names have a prefix."""
+    encoder = r"(embeddings|encoder|transformer|pooler)\."
+    prefixed = [
+        dataclasses.replace(rule, source=f"{prefix}.{rule.source}") if re.match(encoder, rule.source) else rule
+        for rule in table.rules
+    ]
+    whole = Table((*head, *prefixed), (*table.renames, (f"^{encoder}", rf"{prefix}.\1.")))
     return lambda config: whole if config.masked_lm else table
 
 
@@ -194,9 +246,20 @@ def _checked(config: BertConfig) -> BertConfig:
 
 #: The families of this file by the ``model_type`` of their config files.
 FAMILIES = {
-    "bert": Family(Bert, _bert_config, _with_head(_BERT, _BERT_HEAD)),
-    "roberta": Family(Bert, _bert_config, _with_head(_BERT, _ROBERTA_HEAD)),
-    "xlm-roberta": Family(Bert, _bert_config, _with_head(_BERT, _ROBERTA_HEAD)),
-    "distilbert": Family(Bert, _distilbert_config, _with_head(_DISTILBERT, _DISTILBERT_HEAD)),
-    "albert": Family(Bert, _albert_config, _with_head(_ALBERT, _ALBERT_HEAD)),
+    "bert": Family(
+        Bert, _bert_config, _with_head(_BERT, _BERT_HEAD, "bert"), functools.partial(_write_bert, name="Bert")
+    ),
+    "roberta": Family(
+        Bert, _bert_config, _with_head(_BERT, _ROBERTA_HEAD, "roberta"), functools.partial(_write_bert, name="Roberta")
+    ),
+    "xlm-roberta": Family(
+        Bert,
+        _bert_config,
+        _with_head(_BERT, _ROBERTA_HEAD, "roberta"),
+        functools.partial(_write_bert, name="XLMRoberta"),
+    ),
+    "distilbert": Family(
+        Bert, _distilbert_config, _with_head(_DISTILBERT, _DISTILBERT_HEAD, "distilbert"), _write_distilbert
+    ),
+    "albert": Family(Bert, _albert_config, _with_head(_ALBERT, _ALBERT_HEAD, "albert"), _write_albert),
 }

@@ -25,7 +25,9 @@ def positions_of(
     return jnp.maximum(counted_BxT if seen_B is None else counted_BxT + jnp.asarray(seen_B)[:, None], 0)
 
 
-def last_tokens(x_BxTxD: Float[Array, "b t d"], is_token_BxT: Shaped[AnyArray, "b t"] | None) -> Float[Array, "b 1 d"]:
+def last_tokens(
+    x_BxTxD: Float[AnyArray, "b t d"], is_token_BxT: Shaped[AnyArray, "b t"] | None
+) -> Float[Array, "b 1 d"]:
     """Returns what stands at each row's last token that is not padding; a row of padding has its first column.
 
     Args:
@@ -33,9 +35,9 @@ def last_tokens(x_BxTxD: Float[Array, "b t d"], is_token_BxT: Shaped[AnyArray, "
       is_token_BxT: non-zero at tokens, 0 at padding; all are tokens if None.
     """
     if is_token_BxT is None:
-        return x_BxTxD[:, -1:]
+        return jnp.asarray(x_BxTxD)[:, -1:]
     last_B = jnp.max(jnp.where(jnp.asarray(is_token_BxT) != 0, jnp.arange(x_BxTxD.shape[1]), 0), axis=1)
-    return jnp.take_along_axis(x_BxTxD, last_B[:, None, None], axis=1)
+    return jnp.take_along_axis(jnp.asarray(x_BxTxD), last_B[:, None, None], axis=1)
 
 
 def causal_mask(

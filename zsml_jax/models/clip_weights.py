@@ -81,10 +81,38 @@ def _tower_config(part: Mapping[str, Any], width: int, heads: int, dtype: str) -
     )
 
 
+def _write(config: ClipConfig) -> dict[str, Any]:
+    text = {
+        **_write_tower(config.text, config.projection_width),
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "eos_token_id": 2 if config.end_id is None else config.end_id,
+    }
+    image = {
+        **_write_tower(config.image, config.projection_width),
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "num_channels": config.channels,
+    }
+    return {"text_config": text, "vision_config": image, "projection_dim": config.projection_width}
+
+
+def _write_tower(config: TowerConfig, projection_width: int) -> dict[str, Any]:
+    return {
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.mlp_width,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.norm_eps,
+        "projection_dim": projection_width,
+    }
+
+
 def _inputs(config: ClipConfig) -> dict[str, Any]:
     shape = (1, config.image_size, config.image_size, config.channels)
     return {"images_NxYxXxC": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
 #: The family of this file by the ``model_type`` of its config files.
-FAMILIES = {"clip": Family(Clip, _config, _CLIP, architecture="CLIPModel", inputs=_inputs)}
+FAMILIES = {"clip": Family(Clip, _config, _CLIP, _write, "CLIPModel", _inputs)}

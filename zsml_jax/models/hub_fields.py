@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-#: Spellings of transformers 4 that the written files replace by ``rope_parameters`` and ``dtype``.
-OLD_SPELLINGS = ("rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor", "torch_dtype")
+#: Spellings of transformers 4 that the written files replace: ``rope_parameters``, ``dtype``, ``text_config``.
+OLD_SPELLINGS = (
+    *("rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor"),
+    *("torch_dtype", "text_config_dict", "vision_config_dict"),
+)
 
 
 def refuse(hub: Mapping[str, Any], **supported: Any) -> None:

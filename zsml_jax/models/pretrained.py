@@ -41,11 +41,16 @@ FAMILIES: dict[str, Family] = {
 class Pretrained:
     """A pretrained model; a pytree whose leaves are the parameters.
 
+    A model that was trained here becomes one by its parts, and can then be saved, generate texts and so on::
+
+        Pretrained(params, Decoder(config), config, Tokenizer.of(bpe, max_length=512, eos_token="</s>"),
+                   model_type="gpt2")
+
     Attributes:
       params: nested dict of parameters.
       module: the Linen module.
       config: the module's static configuration.
-      tokenizer: None if the folder has no tokenizer files.
+      tokenizer: None if the folder has no tokenizer files; a model that reads no texts needs none.
       sentence: how texts become one vector each.
       model_type: the key of its family, by which :func:`zsml_jax.models.save` names its tensors.
       hub_config: ``config.json`` as it was read, as text; it keeps what ``config`` has no field for.
@@ -55,8 +60,8 @@ class Pretrained:
     params: PyTree
     module: nn.Module = flax.struct.field(pytree_node=False)
     config: Any = flax.struct.field(pytree_node=False)
-    tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False)
-    sentence: SentenceConfig = flax.struct.field(pytree_node=False)
+    tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False, default=None)
+    sentence: SentenceConfig = flax.struct.field(pytree_node=False, default=SentenceConfig())
     model_type: str = flax.struct.field(pytree_node=False, default="")
     hub_config: str = flax.struct.field(pytree_node=False, default="{}")
     image: ImageConfig | None = flax.struct.field(pytree_node=False, default=None)
@@ -200,17 +205,12 @@ def _build(
         config = family.config(hub, tensors.keys(), jnp.dtype(dtype).name)
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
-    module = family.module(config)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    inputs = {} if family.inputs is None else family.inputs(config)
-    abstract = jax.eval_shape(module.init, jax.random.key(0), tokens, **inputs)["params"]
-    params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=source, sharding=sharding)
+    expected = family.abstract_params(config)
+    params = convert(family.rules(config), tensors, expected, dtype=dtype, source=source, sharding=sharding)
     return Pretrained(
         params=params,
-        module=module,
+        module=family.module(config),
         config=config,
-        tokenizer=None,
-        sentence=SentenceConfig(),
         model_type=model_type,
         hub_config=json.dumps(hub),
     )
