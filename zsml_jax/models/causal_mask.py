@@ -40,6 +40,16 @@ def last_tokens(
     return jnp.take_along_axis(jnp.asarray(x_BxTxD), last_B[:, None, None], axis=1)
 
 
+def check_mask(mask: AnyArray | None, tokens: AnyArray, name: str = "attention_mask") -> None:
+    """Checks that a mask, if there is one, has an entry for each token.
+
+    Raises:
+      ValueError: if it has another shape; one that would broadcast is no exception.
+    """
+    if mask is not None and mask.shape != tokens.shape:
+        raise ValueError(f"{name} must have the shape {tokens.shape}, as the tokens, got {mask.shape}")
+
+
 def causal_mask(
     slots_T: Int[AnyArray, " t"], key_is_token_BxS: Shaped[AnyArray, "b s"] | None, num_keys: int
 ) -> Bool[Array, "#b 1 t s"]:

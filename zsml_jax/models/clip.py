@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask
+from zsml_jax.models.causal_mask import causal_mask, check_mask
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
@@ -51,10 +51,10 @@ class TowerConfig:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
-        if self.width % self.num_heads:
-            raise ValueError(f"num_heads must divide the width {self.width}, got {self.num_heads}")
+        check_sizes(self, "width", "num_layers", "num_heads", "mlp_width")
+        check_activation(self.activation)
+        check_heads(self.width, self.num_heads)
+        check_dtype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,7 @@ class ClipConfig:
     projection_width: int = 512
 
     def __post_init__(self):
+        check_sizes(self, "vocab_size", "max_positions", "image_size", "patch_size", "channels", "projection_width")
         if self.image_size % self.patch_size:
             raise ValueError(f"patch_size must divide the image's {self.image_size}, got {self.patch_size}")
 
@@ -172,6 +173,7 @@ class TextTower(nn.Module):
     def __call__(self, tokens_BxT: Array, attention_mask_BxT: AnyArray | None) -> tuple[Array, Array]:
         """Returns ``text_BxE`` and ``x_BxTxD``."""
         config, tower = self.config, self.config.text
+        check_mask(attention_mask_BxT, tokens_BxT)
         length = tokens_BxT.shape[1]
         if length > config.max_positions:
             raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")

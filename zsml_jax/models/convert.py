@@ -172,6 +172,11 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
         return dict.fromkeys(leaves, sharding)
     if callable(sharding):
         return {path: sharding(path) for path in leaves}
+    if not isinstance(sharding, Mapping):
+        raise ValueError(
+            "sharding must be a Sharding, a nested dict of them, or a function of a parameter's path, "
+            f"got {type(sharding).__name__}"
+        )
     given = _leaves(sharding)
     if differing := sorted(set(given) ^ set(leaves)):
         raise ValueError(f"sharding must have the structure of the parameters; they differ at {differing}")

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask, last_tokens, positions_of, window_mask
+from zsml_jax.models.causal_mask import causal_mask, check_mask, last_tokens, positions_of, window_mask
 from zsml_jax.models.decoder_config import DecoderConfig
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
@@ -86,9 +86,11 @@ class Decoder(nn.Module):
           Logits, last hidden states, and the cache with these tokens in it if one was given.
 
         Raises:
-          ValueError: if there are more tokens than positions are learned, or than the cache has free slots.
+          ValueError: if the mask has another shape, or there are more tokens than positions are learned, or than the
+            cache has free slots.
         """
         config = self.config
+        check_mask(attention_mask_BxT, tokens_BxT)
         length = tokens_BxT.shape[1]
         if config.rotary is None and length > config.max_positions:
             raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")

@@ -18,7 +18,8 @@ from jaxtyping import Float, Float32, Int, Shaped
 
 from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.causal_conv import causal_conv
-from zsml_jax.models.causal_mask import last_tokens
+from zsml_jax.models.causal_mask import check_mask, last_tokens
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_sizes
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.selective_scan import selective_scan
@@ -73,8 +74,9 @@ class MambaConfig:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+        check_sizes(self, "vocab_size", "width", "num_layers", "state_size", "expand", "conv_width", "rank", "chunk")
+        check_activation(self.activation)
+        check_dtype(self.dtype)
 
     @property
     def inner_width(self) -> int:
@@ -163,9 +165,10 @@ class Mamba(nn.Module):
           padding leaves its part of the cache as it is.
 
         Raises:
-          ValueError: if the cache has another number of rows.
+          ValueError: if the mask has another shape, or the cache another number of rows.
         """
         config = self.config
+        check_mask(attention_mask_BxT, tokens_BxT)
         if cache is not None and cache.state.shape[-3] != tokens_BxT.shape[0]:
             raise ValueError(f"tokens must have {cache.state.shape[-3]} rows, as the cache, got {tokens_BxT.shape[0]}")
         is_token_BxT = None if attention_mask_BxT is None else jnp.asarray(attention_mask_BxT) != 0

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from zsml_jax.models import bert_weights, clip_weights, decoder_weights, mamba_weights, t5_weights
+from zsml_jax.models.causal_mask import check_mask
+from zsml_jax.models.config_checks import check_dtype
 from zsml_jax.models.convert import Placement, convert
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
@@ -119,16 +121,14 @@ class Pretrained:
         decoder_tokens: AnyArray | None = None,
     ) -> Any:
         tokens = self._checked(tokens, "tokens", self.config.vocab_size)
-        if attention_mask is not None and np.shape(attention_mask) != tokens.shape:
-            raise ValueError(f"attention_mask must have the shape {tokens.shape}, got {np.shape(attention_mask)}")
+        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+        check_mask(mask, tokens)
         if token_types is not None:
             rows = getattr(self.config, "type_vocab_size", 0)
             if rows == 0:
                 raise ValueError("token_types must be None for a model without token types")
             token_types = self._checked(token_types, "token_types", rows)
-            if token_types.shape != tokens.shape:
-                raise ValueError(f"token_types must have the shape {tokens.shape}, got {token_types.shape}")
-        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+            check_mask(token_types, tokens, "token_types")
         types = () if token_types is None else (token_types,)
         decoder: dict[str, Any] = {}
         if decoder_tokens is not None:
@@ -140,6 +140,7 @@ class Pretrained:
         return self.module.apply({"params": params}, tokens, mask, *types, **decoder)
 
     def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
+        ids = ids if isinstance(ids, jax.Array) else np.asarray(ids)
         if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"{name} must be integers (b, t) of non-zero size, got {ids.dtype} {ids.shape}")
         if not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True):
@@ -170,8 +171,7 @@ def load(
       ValueError: if the model's type or a field of its configuration is not supported, or its weights do not fit;
         every missing, unexpected and misshapen tensor is listed.
     """
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"dtype must be a floating-point dtype, got {jnp.dtype(dtype)}")
+    dtype = check_dtype(dtype)
     path = find_folder(path_or_asset)
     if (gguf := find_gguf(path)) is not None:
         hub, tensors, files = read_gguf(gguf)
@@ -191,20 +191,26 @@ def _build(
     hub: Mapping[str, Any],
     tensors: Mapping[str, LazyTensor] | None,
     source: str,
-    dtype: jax.typing.DTypeLike,
+    dtype: str,
     sharding: Placement,
 ) -> Pretrained:
     """The module and its parameters; the tensors are those of the folder ``source`` if None."""
     file = f"{source}/config.json" if tensors is None else source
+    if not isinstance(hub, Mapping):
+        raise ValueError(f"{file} must hold a JSON object, got a {type(hub).__name__}")
     model_type = hub.get("model_type")
     if model_type not in FAMILIES:
         raise ValueError(f"{file}: model_type {model_type!r} is not supported; supported: {sorted(FAMILIES)}")
     family = FAMILIES[model_type]
     tensors = open_tensors(Path(source)) if tensors is None else tensors
     try:
-        config = family.config(hub, tensors.keys(), jnp.dtype(dtype).name)
+        config = family.config(hub, tensors.keys(), dtype)
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
+    except (TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{file}: a field is not a number of its kind: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from error
     expected = family.abstract_params(config)
     params = convert(family.rules(config), tensors, expected, dtype=dtype, source=source, sharding=sharding)
     return Pretrained(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from zsml_jax.models.causal_mask import causal_mask
+from zsml_jax.models.causal_mask import causal_mask, check_mask
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.t5_config import T5Config
@@ -118,9 +118,15 @@ class T5(nn.Module):
           Logits, hidden states, and the cache with these tokens in it if one was given.
 
         Raises:
-          ValueError: if there is neither a source nor a cache, or the cache does not fit.
+          ValueError: if there is neither a source nor a cache, or masks or the cache do not fit.
         """
         config = self.config
+        for mask, tokens, name in (
+            (attention_mask_BxS, tokens_BxS, "attention_mask"),
+            (decoder_mask_BxT, decoder_tokens_BxT, "decoder_mask"),
+        ):
+            if tokens is not None:
+                check_mask(mask, tokens, name)
         word = nn.Embed(config.vocab_size, config.width, dtype=config.dtype, name="word")
         if tokens_BxS is None:
             if cache is None or decoder_tokens_BxT is None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from zsml_jax.models.activations import ACTIVATIONS
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,10 @@ class T5Config:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+        check_sizes(self, "vocab_size", "width", "num_encoder_layers", "num_layers", "num_heads", "key_width")
+        check_sizes(self, "mlp_width", "max_positions")
+        check_activation(self.activation)
+        check_dtype(self.dtype)
         if self.num_buckets < 4 or self.num_buckets % 4 or self.max_distance <= self.num_buckets // 2:
             raise ValueError(
                 "num_buckets must be a multiple of 4, and max_distance larger than half of it, "
