@@ -87,7 +87,7 @@ def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
     largest: Any = max(jax.tree.leaves(pretrained.params), key=np.size)
     config = {
         **({"architectures": [family.architecture]} if family.architecture else {}),
-        **({} if read else _special_ids(pretrained)),
+        **_special_ids(pretrained),
         **{key: value for key, value in read.items() if key not in OLD_SPELLINGS},
         "model_type": pretrained.model_type,
         "dtype": str(largest.dtype),
@@ -100,7 +100,8 @@ def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
 
 
 def _special_ids(pretrained: Pretrained) -> dict[str, int]:
-    if pretrained.tokenizer is None:
+    """Where a text begins and ends, which a causal language model's file says, and its defaults would say wrongly."""
+    if pretrained.tokenizer is None or not hasattr(pretrained.module, "init_cache"):
         return {}
     roles = [role for role in ("bos_token", "eos_token", "pad_token") if role in pretrained.tokenizer.special]
     ids = {f"{role}_id": pretrained.tokenizer.token_id(pretrained.tokenizer.special[role]) for role in roles}
