@@ -181,6 +181,9 @@ def _term_as_exit(folder: RunFolder) -> Generator[None, None, None]:
         else:
             _tell(f"interrupted; the same command with --resume goes on in {folder.path}")
         raise
+    except ValueError:
+        folder.discard()  # what cannot be is refused before anything is computed, by whom it does not matter
+        raise
     finally:
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)

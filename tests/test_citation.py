@@ -2,10 +2,12 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 
 import zsml_jax
+from zsml_jax.models.pretrained import FAMILIES
 
 # The submodule of this name is shadowed by its function, on purpose.
 citation = importlib.import_module("zsml_jax.citation")
@@ -65,3 +67,14 @@ def test_every_entry_of_the_bibliography_is_cited_by_a_name_and_has_balanced_bra
         assert entry.count("{") == entry.count("}")
         for field in ("title", "author", "year"):
             assert len(re.findall(rf"^  {field}\s+= \{{", entry, flags=re.MULTILINE)) == 1
+
+
+def test_every_family_of_models_and_every_paper_that_their_code_names_has_an_entry():
+    keys = set(citation._entries())
+    for model_type in FAMILIES:
+        assert zsml_jax.citation(model_type)
+    named = re.compile(r"([A-Z]\w+)(?: et al\.,?| and [A-Z]\w+,?| & [A-Z]\w+,?|,)? \(?((?:19|20)\d\d)\b")
+    package = Path(zsml_jax.__file__).parent
+    for path in [file for room in ("models", "train", "transform") for file in (package / room).rglob("*.py")]:
+        for author, year in named.findall(path.read_text(encoding="utf-8")):
+            assert any(key.startswith(f"{author.lower()}{year}") for key in keys), f"{path.name}: {author} {year}"

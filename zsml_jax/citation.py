@@ -30,6 +30,51 @@ _CITES = {
     "clip": ["radford2021clip"],
     "sentence_transformers": ["reimers2019sbert"],
     "minilm": ["wang2020minilm", "reimers2019sbert"],
+    "attention": ["vaswani2017attention"],
+    "gpt2": ["radford2019gpt2"],
+    "gpt_neo": ["black2021gptneo"],
+    "gpt_neox": ["black2022gptneox"],
+    "pythia": ["biderman2023pythia", "black2022gptneox"],
+    "llama": ["touvron2023llama"],
+    "llama3": ["grattafiori2024llama3"],
+    "mistral": ["jiang2023mistral"],
+    "qwen2": ["yang2024qwen2"],
+    "qwen3": ["yang2025qwen3"],
+    "mamba": ["gu2023mamba"],
+    "bert": ["devlin2019bert"],
+    "roberta": ["liu2019roberta"],
+    "distilbert": ["sanh2019distilbert"],
+    "albert": ["lan2020albert"],
+    "t5": ["raffel2020t5"],
+    "xlm_roberta": ["conneau2020xlmr"],
+    "byte_pair_encoding": ["sennrich2016bpe"],
+    "layer_norm": ["ba2016layernorm"],
+    "rms_norm": ["zhang2019rmsnorm"],
+    "rope": ["su2021rope"],
+    "position_interpolation": ["chen2023interpolation"],
+    "yarn": ["peng2023yarn"],
+    "grouped_query_attention": ["ainslie2023gqa"],
+    "gated_mlp": ["shazeer2020glu"],
+    "top_k": ["fan2018topk"],
+    "top_p": ["holtzman2020nucleus"],
+    "min_p": ["nguyen2024minp"],
+    "repetition_penalty": ["keskar2019ctrl"],
+    "lenet": ["lecun1998lenet"],
+    "resnet": ["he2016resnet"],
+    "wide_resnet": ["zagoruyko2016wrn"],
+    "efficientnet": ["tan2019efficientnet", "sandler2018mobilenetv2"],
+    "vit": ["dosovitskiy2021vit"],
+    "he_initialisation": ["he2015rectifiers"],
+    "batch_norm": ["ioffe2015batchnorm"],
+    "group_norm": ["wu2018groupnorm"],
+    "adamw": ["loshchilov2019adamw"],
+    "cosine_schedule": ["loshchilov2017sgdr"],
+    "fully_sharded": ["rajbhandari2020zero"],
+    "tensor_parallel": ["shoeybi2019megatron"],
+    "flops_utilisation": ["chowdhery2022palm"],
+    "successive_halving": ["jamieson2016halving"],
+    "asha": ["li2020asha", "jamieson2016halving"],
+    "population_based_training": ["jaderberg2017pbt"],
 }
 
 
@@ -41,8 +86,8 @@ def citation(*names: str) -> str:
       @inproceedings{shin2024otter,
 
     Args:
-      *names: methods such as ``"otter"``, ``"roboshot"``, ``"loki"`` or techniques such as ``"bbse"``; upper and lower
-        case, hyphens and underscores are the same.
+      *names: methods such as ``"otter"``, models such as ``"gpt2"``, or techniques such as ``"bbse"`` and ``"rope"``;
+        upper and lower case, hyphens and underscores are the same.
 
     Raises:
       ValueError: if a name is not known; it names the ones that come close, or all of them.

@@ -170,11 +170,12 @@ def test_resuming_with_another_config_is_refused_with_the_fields_that_differ(toy
     assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
 
 
-def test_an_experiment_that_refuses_its_config_leaves_no_folder(toy, capsys):
+@pytest.mark.parametrize("kind", [SystemExit, ValueError])
+def test_an_experiment_that_refuses_its_config_leaves_no_folder(kind, toy, capsys):
     def refuse(config, folder):
-        raise SystemExit("epsilon must fit")
+        raise kind("epsilon must fit")
 
-    with pytest.raises(SystemExit, match="epsilon must fit"):
+    with pytest.raises(kind, match="epsilon must fit"):
         runner.main(refuse, "toy", ["plain"])
     assert "interrupted" not in capsys.readouterr().err
     assert list((toy / "runs").rglob("config.json")) == []

@@ -1,6 +1,6 @@
 import numpy as np
 
-from zsml_jax.models.causal_mask import causal_mask, positions_of, window_mask
+from zsml_jax.models.causal_mask import causal_mask, last_tokens, positions_of, window_mask
 
 
 def test_positions_count_tokens_wherever_the_padding_is():
@@ -12,6 +12,13 @@ def test_positions_count_tokens_wherever_the_padding_is():
 
 def test_positions_go_on_from_the_tokens_seen_before():
     assert positions_of(np.array([[1, 1], [0, 1]]), np.array([5, 2])).tolist() == [[5, 6], [1, 2]]
+
+
+def test_the_last_token_of_a_row_is_found_before_and_behind_padding():
+    x = np.arange(12.0).reshape(3, 4, 1)
+    mask = np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+    assert last_tokens(x, mask).tolist() == [[[3]], [[5]], [[8]]]
+    assert last_tokens(x, None).tolist() == [[[3]], [[7]], [[11]]]
 
 
 def test_a_query_sees_tokens_up_to_its_own_slot():

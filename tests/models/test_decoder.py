@@ -222,6 +222,10 @@ def test_token_types_are_refused_by_a_model_without_them():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"norm": "batch"}, "norm must be one of .*, got 'batch'"),
+        ({"window": 0}, "window must be an integer of at least 1, got 0"),
+        ({"num_layers": 2.0}, "num_layers must be an integer of at least 1, got 2.0"),
+        ({"dtype": "int8"}, "dtype must be a floating-point dtype, got int8"),
         ({"activation": "swoosh"}, "activation must be one of .*, got 'swoosh'"),
         ({"num_kv_heads": 3}, "num_kv_heads must divide the 4 heads, got 3"),
         ({"width": 18}, "num_heads must divide the width 18, got 4"),
@@ -229,7 +233,7 @@ def test_token_types_are_refused_by_a_model_without_them():
         ({"full_layers": (1, 3)}, r"full_layers must lie in 0 \.\.\. 2, got \[3\]"),
     ],
 )
-def test_a_shape_that_cannot_be_is_refused(fields, message):
+def test_a_shape_that_cannot_be_is_refused(fields, message, unchecked_types):
     with pytest.raises(ValueError, match=message):
         DecoderConfig(**{"vocab_size": 37, "width": 16, "num_layers": 3, "num_heads": 4, "mlp_width": 24,
                          "max_positions": 64, **fields})  # fmt: skip

@@ -3,6 +3,8 @@ import json
 import math
 from pathlib import Path
 
+import chex
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -188,14 +190,20 @@ def test_fresh_parameters_start_as_the_paper_has_them(key):
     assert not np.array_equal(mixer["in_proj"]["kernel"][0], mixer["in_proj"]["kernel"][1])
 
 
-def test_bfloat16_keeps_float32_states_and_logits_near_float32(tiny):
+def test_bfloat16_keeps_what_recurs_and_states_and_logits_float32_near_float32(tiny, tmp_path):
     half = models.load(GOLDEN, dtype=jnp.bfloat16)
+    kept = {"layers/mixer/A_log", "layers/mixer/D"}
+    for path, leaf in flax.traverse_util.flatten_dict(half.params, sep="/").items():
+        assert leaf.dtype == (jnp.float32 if path in kept else jnp.bfloat16), path
+    chex.assert_trees_all_equal(*(model.params["layers"]["mixer"]["A_log"] for model in (half, tiny)))
     ids, mask = tiny_decoders.padded(tiny_decoders.rows(), "left")
     out = half.module.apply({"params": half.params}, ids, mask, cache=init_mamba_cache(half.config, 3))
     assert (out.logits.dtype, out.cache.state.dtype, out.cache.window.dtype) == (jnp.float32, jnp.float32, jnp.bfloat16)
     full = np.asarray(tiny.module.apply({"params": tiny.params}, ids, mask).logits)[mask == 1]
     error = np.abs(np.asarray(out.logits)[mask == 1] - full)
     assert error.mean() < 0.05 * np.abs(full).mean()  # bfloat16 keeps 8 bits: 0.4 % a rounding
+    models.save(half, tmp_path / "half")
+    chex.assert_trees_all_equal(models.load(tmp_path / "half", dtype=jnp.bfloat16).params, half.params)
 
 
 @pytest.mark.usefixtures("unchecked_types")

@@ -255,15 +255,28 @@ def test_weights_that_are_not_finite_are_refused_by_name(bert_folder):
         ({"model_type": None}, "model_type None is not supported"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),
-        ({"hidden_act": "mish"}, "activation 'mish' is not supported; supported"),
-        ({"num_attention_heads": 5}, "5 heads do not divide the width 16"),
+        ({"hidden_act": "mish"}, r"config\.json: activation must be one of .*, got 'mish'"),
+        ({"num_attention_heads": 5}, r"config\.json: num_heads must divide the width 16, got 5"),
         ({"hidden_size": None}, "the field 'hidden_size' is missing"),
+        ({"hidden_size": "16"}, r"config\.json: width must be an integer of at least 1, got '16'"),
+        ({"num_hidden_layers": 0}, "num_layers must be an integer of at least 1, got 0"),
     ],
 )
-def test_a_configuration_that_is_not_supported_says_why(fields, message, bert_folder, edit_json):
+def test_a_configuration_that_is_not_supported_says_why(fields, message, bert_folder, edit_json, unchecked_types):
     edit_json("config.json", **fields)
     with pytest.raises(ValueError, match=message):
         models.load(bert_folder)
+
+
+def test_a_field_of_a_wrong_kind_that_is_computed_with_is_named_with_its_file(tmp_path, unchecked_types):
+    (tmp_path / "model.safetensors").write_bytes(safetensors.numpy.save({"x": np.zeros(1, np.float32)}))
+    for fields, kind in (({"num_attention_heads": 0}, "modulo by zero|by zero"), ({"hidden_size": "x"}, "unsupported")):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | fields))
+        with pytest.raises(ValueError, match=rf"config\.json: a field is not a number of its kind: .*({kind})"):
+            models.load(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json must hold a JSON object, got a list"):
+        models.load(tmp_path)
 
 
 def test_missing_files_are_named(bert_folder, tmp_path):
@@ -289,6 +302,13 @@ def test_a_folder_without_tokenizer_files_loads_without_tokenizer(bert_folder):
 def test_an_integer_dtype_is_refused(bert_folder):
     with pytest.raises(ValueError, match="dtype must be a floating-point dtype, got int32"):
         models.load(bert_folder, dtype=jnp.int32)
+    with pytest.raises(ValueError, match="dtype must be a floating-point dtype, such as 'bfloat16', got 'bf16'"):
+        models.load(bert_folder, dtype="bf16")
+
+
+def test_a_sharding_of_a_wrong_kind_is_refused(bert_folder, unchecked_types):
+    with pytest.raises(ValueError, match="sharding must be a Sharding, a nested dict of them, or .* got str"):
+        models.load(bert_folder, sharding="data")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +317,8 @@ def test_an_integer_dtype_is_refused(bert_folder):
         ([[1, 33]], None, r"tokens must lie in 0 \.\.\. 32, got 1 \.\.\. 33"),
         ([[-1, 3]], None, r"tokens must lie in 0 \.\.\. 32, got -1 \.\.\. 3"),
         ([[1] * 25], None, "tokens must have at most 24 columns"),
-        ([[1, 2]], [[1]], r"attention_mask must have the shape \(1, 2\), got \(1, 1\)"),
+        ([[1, 2]], [[1]], r"attention_mask must have the shape \(1, 2\), as the tokens, got \(1, 1\)"),
+        ([[1, 2], [3, 4]], [[1, 1]], r"attention_mask must have the shape \(2, 2\), as the tokens, got \(1, 2\)"),
         ([1, 2], None, r"tokens must be integers \(b, t\)"),
         ([[0.5]], None, "tokens must be integers"),
         (np.zeros((1, 0), int), None, "non-zero size"),
@@ -329,3 +350,12 @@ def test_an_older_sentence_package_keeps_its_transformer_in_a_folder_of_its_own(
     loaded = models.load(package)
     chex.assert_trees_all_equal(loaded.params, tiny.params)
     assert loaded.sentence.poolings == ("cls",)
+
+
+@pytest.mark.parametrize("name", ["decoders/gpt2", "decoders/llama", "mamba", "clip", "t5/v1_0", "encoders/bert"])
+def test_a_mask_that_would_broadcast_is_refused_by_every_module(name, unchecked_types):
+    pretrained = models.load(GOLDEN.parent / name)
+    run = lambda mask: pretrained.module.apply({"params": pretrained.params}, np.ones((2, 3), np.int32), mask)
+    for shape in ((1, 3), (2, 1)):
+        with pytest.raises(ValueError, match="attention_mask must have the shape"):
+            jax.eval_shape(run, np.ones(shape, np.int32))

@@ -2,6 +2,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -9,14 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 
 from tests.models import tiny_decoders, tiny_models
 from tests.models.conftest import DECODERS, GOLDEN
 from zsml_jax import models
 from zsml_jax.models.decoder import Decoder, DecoderConfig
+from zsml_jax.models.hub_fields import OLD_SPELLINGS
+from zsml_jax.models.mamba import MambaConfig
+from zsml_jax.models.pretrained import FAMILIES, Pretrained
+from zsml_jax.models.rotary import Rotary
+from zsml_jax.models.tokenizer import Tokenizer
 
 FAMILY_NAMES = sorted(tiny_decoders.SHAPES)
-FOLDERS = [DECODERS / name for name in FAMILY_NAMES] + [GOLDEN / "bert", GOLDEN / "distilbert"]
+FOLDERS = [
+    *(DECODERS / name for name in FAMILY_NAMES),
+    *(GOLDEN / name for name in ("bert", "distilbert", "roberta", "albert")),
+    *(GOLDEN.parent / name for name in ("mamba", "clip", "t5/v1_0", "t5/v1_1")),
+]
 
 
 @pytest.mark.parametrize("source", FOLDERS, ids=lambda folder: folder.name)
@@ -24,9 +38,11 @@ def test_what_is_saved_loads_as_the_same_model_and_holds_the_very_tensors(source
     first = models.load(source)
     models.save(first, tmp_path / "out")
     again = models.load(tmp_path / "out")
-    assert again.config == first.config
-    assert again.model_type == first.model_type
+    for name in ("config", "model_type", "sentence", "image"):
+        assert getattr(again, name) == getattr(first, name)
     chex.assert_trees_all_equal(again.params, first.params)
+    read, written = (json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out"))
+    assert not set(read) - set(written) - set(OLD_SPELLINGS)
     if (source / "model.safetensors").is_file():
         written = safetensors.numpy.load_file(tmp_path / "out" / "model.safetensors")
         chex.assert_trees_all_equal(written, safetensors.numpy.load_file(source / "model.safetensors"))
@@ -144,12 +160,150 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"holds no config\.json"):
         models.save(pretrained, tmp_path)
-    with pytest.raises(ValueError, match="a bert that was not loaded has no config.json to write"):
-        models.save(dataclasses.replace(models.load(GOLDEN / "bert"), hub_config="{}"), tmp_path / "out")
     with pytest.raises(ValueError, match="must have a rotary embedding to be of this model type"):
         models.save(dataclasses.replace(pretrained, model_type="llama"), tmp_path / "out")
     config = DecoderConfig(37, 16, 3, 4, 24, 32, tied=True)
     extra = {**pretrained.params, "adapter": np.zeros(3)}
     with pytest.raises(ValueError, match="adapter has no name in the checkpoint"):
         models.save(dataclasses.replace(pretrained, params=extra, config=config), tmp_path / "out")
+    less = {name: value for name, value in pretrained.params.items() if name != "norm"}
+    with pytest.raises(ValueError, match=r"norm/bias is missing, must be \(16,\)"):
+        models.save(dataclasses.replace(pretrained, params=less), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"word/embedding is \(37, 16\), must be \(40, 16\)"):
+        models.save(
+            dataclasses.replace(pretrained, config=dataclasses.replace(config, vocab_size=40)), tmp_path / "out"
+        )
+    for fields in ({"attention_scale": 0.5}, {"window": 4}, {"parallel": True}):
+        other = dataclasses.replace(pretrained, config=dataclasses.replace(pretrained.config, **fields))
+        with pytest.raises(ValueError, match=f"config cannot be that of a gpt2; .*: {next(iter(fields))} is"):
+            models.save(other, tmp_path / "out")
+    plain = models.load(GOLDEN / "albert")
+    plain = dataclasses.replace(plain, config=dataclasses.replace(plain.config, head_activation="relu"))
+    with pytest.raises(ValueError, match="config cannot be that of a albert; .*head_activation is 'relu'"):
+        models.save(plain, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def made_here(model_type, config, tokenizer=None):
+    """A model with fresh parameters, as an experiment that trains from scratch has it."""
+    module = FAMILIES[model_type].module(config)
+    params = jax.jit(module.init)(jax.random.key(4), np.ones((1, 2), np.int32))["params"]
+    return Pretrained(params, module, config, tokenizer, model_type=model_type)
+
+
+def bpe():
+    """A byte BPE that is trained on the tests' texts."""
+    trained = tokenizers.ByteLevelBPETokenizer()
+    trained.train_from_iterator(tiny_models.TEXTS, vocab_size=290, special_tokens=["<|endoftext|>", "<pad>"])
+    inner = tokenizers.Tokenizer.from_str(trained.to_str())
+    return Tokenizer.of(inner, max_length=32, eos_token="<|endoftext|>", pad_token="<pad>")
+
+
+MADE = {
+    "gpt2": DecoderConfig(
+        *(290, 16, 2, 4, 24, 32), query_bias=True, out_bias=True, mlp_bias=True, gated=False, activation="gelu_new",
+        norm="layer", norm_eps=1e-5, tied=True,
+    ),
+    "llama": DecoderConfig(290, 16, 2, 4, 24, 32, num_kv_heads=2, rotary=Rotary(4), tied=True),
+    "mamba": MambaConfig(290, 12, 2, state_size=4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", MADE)
+def test_a_model_that_was_made_here_is_saved_with_its_tokenizer(model_type, tmp_path):
+    made = made_here(model_type, MADE[model_type], bpe())
+    models.save(made, tmp_path / "out")
+    again = models.load(tmp_path / "out")
+    chex.assert_trees_all_equal(again.params, made.params)
+    chex.assert_trees_all_equal(*(model.tokenizer.ragged(tiny_models.TEXTS) for model in (again, made)))
+    assert (again.tokenizer.special, again.tokenizer.pad_id) == (made.tokenizer.special, made.tokenizer.pad_id)
+    fields = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (fields["eos_token_id"], fields["pad_token_id"]) == (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.oracle
+@pytest.mark.parametrize("model_type", MADE)
+def test_transformers_reads_a_model_that_was_made_here_and_its_tokenizer(model_type, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the oracle extra is not installed")
+    made = made_here(model_type, MADE[model_type], bpe())
+    models.save(made, tmp_path / "out")
+    peer, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    peer_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    rows = made.tokenizer.ragged(["The cat sat on the mat.", "very happy dogs"])
+    for row, text in zip(rows, ["The cat sat on the mat.", "very happy dogs"], strict=True):
+        assert peer_tokenizer(text)["input_ids"] == row.tolist()
+    for row, expected in zip(rows, tiny_decoders.torch_logits(peer.eval(), rows), strict=True):
+        np.testing.assert_allclose(made.apply(made.params, row[None])[0], expected, atol=1e-5)
+    assert (peer_tokenizer.eos_token_id, peer.generation_config.eos_token_id) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.oracle
+@pytest.mark.parametrize("source", FOLDERS[-8:], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("made", [False, True])
+def test_what_transformers_makes_of_encoders_and_others_is_the_model_that_was_saved(source, made, tmp_path):
+    """Saved here, loaded and saved by transformers, loaded here; also without the fields that were read."""
+    transformers = pytest.importorskip("transformers", reason="the oracle extra is not installed")
+    first = models.load(source)
+    first = dataclasses.replace(first, hub_config="{}") if made else first
+    models.save(first, tmp_path / "ours")
+    (name,) = json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"]
+    peer, info = getattr(transformers, name).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values())
+    peer.save_pretrained(tmp_path / "theirs")
+    again = models.load(tmp_path / "theirs")
+    assert again.config == first.config
+    chex.assert_trees_all_equal(again.params, first.params)
+
+
+_KILLED = """
+import os, signal, sys
+import safetensors.numpy
+import tokenizers
+from zsml_jax import models
+
+pretrained = models.load(sys.argv[1])
+die = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+rename, save_file = os.rename, safetensors.numpy.save_file
+if sys.argv[3] == "in the weights":
+    safetensors.numpy.save_file = lambda tensors, path, *_: die() if "00002" in path.name else save_file(tensors, path)
+else:
+    os.rename = lambda a, b: die() if str(a).endswith("new") else rename(a, b)
+models.save(pretrained, sys.argv[2], max_shard_bytes=4000)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["in the weights", "between the renames"])
+def test_a_killed_save_leaves_whole_models_only(place, tmp_path):
+    """SIGKILL, so that nothing is cleaned up."""
+    models.save(models.load(DECODERS / "gpt2"), tmp_path / "out")
+    script = [sys.executable, "-c", _KILLED, str(DECODERS / "llama"), str(tmp_path / "out"), place]
+    killed = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(Path.cwd())}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (hidden,) = tmp_path.glob(".out-*")
+    if place == "in the weights":
+        assert models.load(tmp_path / "out").model_type == "gpt2"
+    else:
+        assert not (tmp_path / "out").exists()
+        assert (models.load(hidden / "old").model_type, models.load(hidden / "new").model_type) == ("gpt2", "llama")
+    models.save(models.load(DECODERS / "mistral"), tmp_path / "out")
+    assert models.load(tmp_path / "out").model_type == "mistral"
+
+
+def test_a_model_that_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+    models.save(models.load(DECODERS / "gpt2"), tmp_path / "out")
+    rename = os.rename
+
+    def refuse(a, b):
+        if str(b).endswith("old"):
+            return rename(a, b)
+        raise OSError("read-only")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="read-only"):
+        models.save(models.load(DECODERS / "llama"), tmp_path / "out")
+    (hidden,) = tmp_path.glob(".out-*")
+    assert models.load(hidden / "old").model_type == "gpt2"

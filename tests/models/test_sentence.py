@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsml_jax.models.sentence import SentenceConfig, pool, read_sentence_config
+from zsml_jax.models.sentence import SentenceConfig, pool, read_sentence_config, write_sentence_config
 
 HIDDEN = np.array([[[1.0, -2.0], [3.0, -6.0], [9.0, 9.0]], [[5.0, 12.0], [7.0, 7.0], [7.0, 7.0]]], np.float32)
 MASK = np.array([[1, 1, 0], [1, 0, 0]], np.int32)
@@ -101,3 +101,16 @@ def test_steps_that_are_not_supported_are_named(kinds, tmp_path):
     write_package(tmp_path, kinds)
     with pytest.raises(ValueError, match=f"lists the steps .*{kinds[-1]}.*supported: Transformer, Pooling"):
         read_sentence_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SentenceConfig(("mean",), normalize=True, max_length=12),
+        SentenceConfig(("cls", "max"), lowercase=True),
+        SentenceConfig(("mean", "cls")),
+    ],
+)
+def test_what_is_written_reads_back_as_the_same_pooling(config, tmp_path):
+    write_sentence_config(config, tmp_path, 16)
+    assert read_sentence_config(tmp_path) == (config, tmp_path)

@@ -7,7 +7,8 @@ import pytest
 from tests.golden import record_t5
 from tests.models import tiny_t5
 from zsml_jax import models
-from zsml_jax.models.t5 import T5, T5Config, init_t5_cache
+from zsml_jax.models.t5 import T5, init_t5_cache
+from zsml_jax.models.t5_config import T5Config
 from zsml_jax.models.t5_position import relative_buckets
 
 GOLDEN = record_t5.HERE

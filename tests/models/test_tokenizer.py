@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 
 from tests.models import tiny_models
 from tests.models.conftest import GOLDEN
@@ -189,3 +190,13 @@ def test_malformed_tokenizer_files_are_named(name, text, model_type, message, tm
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         load_tokenizer(tmp_path, model_type=model_type, max_length=24)
+
+
+def test_a_tokenizer_of_the_library_becomes_one_with_its_special_tokens():
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<pad>": 1, "</s>": 2}, unk_token="a"))
+    tokenizer = Tokenizer.of(inner, max_length=4, eos_token="</s>", pad_token="<pad>")
+    assert (tokenizer.pad_id, tokenizer.max_length, tokenizer.special["eos_token"]) == (1, 4, "</s>")
+    with pytest.raises(ValueError, match="eos_token must be in the tokenizer's vocabulary, got '<end>'"):
+        Tokenizer.of(inner, max_length=4, eos_token="<end>")
+    with pytest.raises(ValueError, match="must be named by their role, such as eos_token, got eos"):
+        Tokenizer.of(inner, max_length=4, eos="</s>")

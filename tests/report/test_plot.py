@@ -1,9 +1,11 @@
 """Figures are checked by the data their artists hold, and once by rendering them."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from zsml_jax.report import plot
 
@@ -14,6 +16,16 @@ def render(figure) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+def tick_labels(figure):
+    """The labels within the axis as they are drawn, from the left, with their boxes in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    shown = [label for label, at in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True) if low <= at <= high]
+    return [(label.get_text(), label.get_window_extent(canvas.get_renderer())) for label in shown]
 
 
 def legend_of(figure):
@@ -103,6 +115,39 @@ def test_the_labels_of_a_logarithmic_axis_are_points_that_lie_apart(x, ticks):
     axes = plot.lines(x, {"a": x}, xlabel="", ylabel="", log_x=True).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ticks
     assert len(axes.get_xticks(minor=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "ticks"),
+    [
+        ([1], ["1"]),
+        ([0, 1], ["0", "1"]),
+        ([1, 2, 3], ["1", "2", "3"]),
+        (list(range(5)), ["0", "1", "2", "3", "4"]),
+        ([0, 500, 1000], ["0", "200", "400", "600", "800", "1000"]),
+        (list(range(1, 13)), ["2", "4", "6", "8", "10", "12"]),
+        ([0.0, 0.5, 1.0], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+    ],
+)
+def test_whole_numbers_have_whole_numbers_as_ticks(x, ticks):
+    assert [text for text, _ in tick_labels(plot.lines(x, {"a": x}, xlabel="epoch", ylabel=""))] == ticks
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.geomspace(1e-3, 3e-3, 8),
+        np.geomspace(1e-4, 1e-2, 12),
+        np.arange(1000, 1100, 10),
+        2.0 ** np.arange(24),
+        [0.05],
+    ],
+)
+def test_the_labels_of_a_logarithmic_axis_do_not_overlap(x):
+    labels = tick_labels(plot.lines(x, {"a": np.ones(len(x))}, xlabel="", ylabel="", log_x=True))
+    assert len(labels) >= min(len(x), 4)
+    for (_, left), (_, right) in itertools.pairwise(labels):
+        assert left.x1 + 2 < right.x0
 
 
 def test_drawing_leaves_the_global_state_of_matplotlib_alone():

@@ -39,3 +39,11 @@ def test_a_terminal_shows_a_bar():
 def test_only_the_lead_process_shows_anything(monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     assert run(25, every=1) == ""
+
+
+def test_brackets_in_a_description_are_shown_as_they_are():
+    out = io.StringIO()
+    for terminal in (False, True):
+        console = rich.console.Console(file=out, width=80, force_terminal=terminal)
+        list(progress(range(3), "E[d^2] of [red]", console=console))
+    assert out.getvalue().count("E[d^2] of [red]") >= 4

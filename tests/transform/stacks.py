@@ -77,7 +77,7 @@ def apply_of(module):
 
 def random_params(module, x, seed=0):
     """Parameters in which nothing is zero, so that no error hides in a bias."""
-    params = module.init(jax.random.key(0), x)["params"]
+    params = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return treedef.unflatten([0.5 * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)])

@@ -18,6 +18,8 @@ from jaxtyping import Int, Shaped
 
 from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
+from zsml_jax.models.causal_mask import check_mask
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
 from zsml_jax.models.norms import norm
 from zsml_jax.typing import AnyArray, Array
 
@@ -63,6 +65,16 @@ class BertConfig:
     masked_lm: bool = False
     head_activation: str = "gelu"
     dtype: str = "float32"
+
+    def __post_init__(self):
+        check_sizes(self, "vocab_size", "width", "num_layers", "num_heads", "mlp_width", "max_positions")
+        check_sizes(self, *(name for name in ("embedding_width", "num_groups") if getattr(self, name) is not None))
+        check_activation(self.activation)
+        check_activation(self.head_activation, field="head_activation")
+        check_heads(self.width, self.num_heads)
+        check_dtype(self.dtype)
+        if self.num_groups is not None and self.num_groups > self.num_layers:
+            raise ValueError(f"num_groups must be at most {self.num_layers}, the layers, got {self.num_groups}")
 
     @property
     def max_length(self) -> int:
@@ -115,8 +127,13 @@ class Bert(nn.Module):
 
         Returns:
           Hidden states of every layer, the pooled first token, and the scores of words.
+
+        Raises:
+          ValueError: if there are more tokens than positions, or masks and token types have another shape.
         """
         config = self.config
+        check_mask(attention_mask_BxT, tokens_BxT)
+        check_mask(token_types_BxT, tokens_BxT, "token_types")
         length, limit = tokens_BxT.shape[1], config.max_length
         if length > limit:
             raise ValueError(f"tokens must have at most {limit} columns (positions of the model), got {length}")

@@ -1,7 +1,7 @@
-"""Who may look at whom in a decoder: the past, tokens and not padding, and a window of it where a layer has one."""
+"""What a mask of tokens means: their positions, the last of them, and who may look at whom in a decoder."""
 
 import jax.numpy as jnp
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from zsml_jax.typing import AnyArray, Array, Scalar
 
@@ -23,6 +23,31 @@ def positions_of(
     """
     counted_BxT = jnp.cumsum(jnp.asarray(is_token_BxT) != 0, axis=1, dtype=jnp.int32) - 1
     return jnp.maximum(counted_BxT if seen_B is None else counted_BxT + jnp.asarray(seen_B)[:, None], 0)
+
+
+def last_tokens(
+    x_BxTxD: Float[AnyArray, "b t d"], is_token_BxT: Shaped[AnyArray, "b t"] | None
+) -> Float[Array, "b 1 d"]:
+    """Returns what stands at each row's last token that is not padding; a row of padding has its first column.
+
+    Args:
+      x_BxTxD: a vector for each token.
+      is_token_BxT: non-zero at tokens, 0 at padding; all are tokens if None.
+    """
+    if is_token_BxT is None:
+        return jnp.asarray(x_BxTxD)[:, -1:]
+    last_B = jnp.max(jnp.where(jnp.asarray(is_token_BxT) != 0, jnp.arange(x_BxTxD.shape[1]), 0), axis=1)
+    return jnp.take_along_axis(jnp.asarray(x_BxTxD), last_B[:, None, None], axis=1)
+
+
+def check_mask(mask: AnyArray | None, tokens: AnyArray, name: str = "attention_mask") -> None:
+    """Checks that a mask, if there is one, has an entry for each token.
+
+    Raises:
+      ValueError: if it has another shape; one that would broadcast is no exception.
+    """
+    if mask is not None and mask.shape != tokens.shape:
+        raise ValueError(f"{name} must have the shape {tokens.shape}, as the tokens, got {mask.shape}")
 
 
 def causal_mask(

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask
+from zsml_jax.models.causal_mask import causal_mask, check_mask
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
 from zsml_jax.models.layer_stack import run_layers
+from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
 from zsml_jax.typing import AnyArray, Array
 
@@ -50,10 +51,10 @@ class TowerConfig:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
-        if self.width % self.num_heads:
-            raise ValueError(f"num_heads must divide the width {self.width}, got {self.num_heads}")
+        check_sizes(self, "width", "num_layers", "num_heads", "mlp_width")
+        check_activation(self.activation)
+        check_heads(self.width, self.num_heads)
+        check_dtype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,7 @@ class ClipConfig:
     projection_width: int = 512
 
     def __post_init__(self):
+        check_sizes(self, "vocab_size", "max_positions", "image_size", "patch_size", "channels", "projection_width")
         if self.image_size % self.patch_size:
             raise ValueError(f"patch_size must divide the image's {self.image_size}, got {self.patch_size}")
 
@@ -171,13 +173,14 @@ class TextTower(nn.Module):
     def __call__(self, tokens_BxT: Array, attention_mask_BxT: AnyArray | None) -> tuple[Array, Array]:
         """Returns ``text_BxE`` and ``x_BxTxD``."""
         config, tower = self.config, self.config.text
+        check_mask(attention_mask_BxT, tokens_BxT)
         length = tokens_BxT.shape[1]
         if length > config.max_positions:
             raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")
         x_BxTxD = nn.Embed(config.vocab_size, tower.width, dtype=tower.dtype, name="word")(tokens_BxT)
         x_BxTxD += nn.Embed(config.max_positions, tower.width, dtype=tower.dtype, name="position")(np.arange(length))
         mask = causal_mask(np.arange(length), attention_mask_BxT, length)
-        x_BxTxD = run_layers(TowerLayer, tower, x_BxTxD, mask, None, num_layers=tower.num_layers)
+        x_BxTxD, _ = run_layers(TowerLayer, tower, x_BxTxD, mask, None, num_layers=tower.num_layers)
         x_BxTxD = norm("layer", tower.norm_eps, tower.dtype, "norm")(x_BxTxD)
         ends_BxT = tokens_BxT if config.end_id is None else tokens_BxT == config.end_id
         end_BxD = jnp.take_along_axis(x_BxTxD, jnp.argmax(ends_BxT, axis=1)[:, None, None], axis=1)[:, 0]
@@ -206,7 +209,7 @@ class ImageTower(nn.Module):
         length = x_BxTxD.shape[1]
         x_BxTxD += nn.Embed(length, tower.width, dtype=tower.dtype, name="position")(np.arange(length))
         x_BxTxD = norm("layer", tower.norm_eps, tower.dtype, "pre_norm")(x_BxTxD)
-        x_BxTxD = run_layers(TowerLayer, tower, x_BxTxD, None, None, num_layers=tower.num_layers)
+        x_BxTxD, _ = run_layers(TowerLayer, tower, x_BxTxD, None, None, num_layers=tower.num_layers)
         class_BxD = norm("layer", tower.norm_eps, tower.dtype, "norm")(x_BxTxD[:, 0])
         return _projected(class_BxD, config), x_BxTxD
 
@@ -223,7 +226,8 @@ class TowerLayer(nn.Module):
         normed_BxTxD = norm("layer", config.norm_eps, config.dtype, "attention_norm")(x_BxTxD)
         x_BxTxD += SelfAttention(config, name="attention")(normed_BxTxD, mask_BxTxT)
         normed_BxTxD = norm("layer", config.norm_eps, config.dtype, "mlp_norm")(x_BxTxD)
-        return x_BxTxD + Mlp(config, name="mlp")(normed_BxTxD), None
+        mlp = Mlp(config.width, config.mlp_width, config.activation, dtype=config.dtype, name="mlp")
+        return x_BxTxD + mlp(normed_BxTxD), None
 
 
 class SelfAttention(nn.Module):
@@ -242,19 +246,6 @@ class SelfAttention(nn.Module):
         )
         mixed_BxTxHxK = attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, mask=mask_BxTxT)
         return nn.Dense(config.width, dtype=config.dtype, name="out")(mixed_BxTxHxK.reshape(x_BxTxD.shape))
-
-
-class Mlp(nn.Module):
-    """Two dense layers around the activation."""
-
-    config: TowerConfig
-
-    @nn.compact
-    def __call__(self, x_BxTxD: Array) -> Array:
-        """Returns ``x_BxTxD``."""
-        config = self.config
-        h_BxTxF = nn.Dense(config.mlp_width, dtype=config.dtype, name="up")(x_BxTxD)
-        return nn.Dense(config.width, dtype=config.dtype, name="down")(ACTIVATIONS[config.activation](h_BxTxF))
 
 
 def _projected(x_BxD: Array, config: ClipConfig) -> Array:

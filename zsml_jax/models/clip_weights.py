@@ -8,31 +8,23 @@ import jax.numpy as jnp
 
 from zsml_jax.models.clip import Clip, ClipConfig, TowerConfig
 from zsml_jax.models.families import Family
-from zsml_jax.models.rules import TRANSPOSE, Rule, Table, Transform
+from zsml_jax.models.rules import TRANSPOSE, Rule, Table, Transform, dense_rules, left_out, norm_rules
 
 #: torch keeps a convolution as (out, in, rows, columns), Flax as (rows, columns, in, out).
 _CONVOLUTION = Transform(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
 
 
-def _dense(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/kernel", TRANSPOSE), Rule(f"{source}.bias", f"{path}/bias")
-
-
-def _norm(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/scale"), Rule(f"{source}.bias", f"{path}/bias")
-
-
 def _tower(source: str, path: str) -> tuple[Rule, ...]:
     source, path = f"{source}.encoder.layers.{{i}}", f"{path}/layers[{{i}}]"
     return (
-        *_norm(f"{source}.layer_norm1", f"{path}/attention_norm"),
-        *_dense(f"{source}.self_attn.q_proj", f"{path}/attention/query"),
-        *_dense(f"{source}.self_attn.k_proj", f"{path}/attention/key"),
-        *_dense(f"{source}.self_attn.v_proj", f"{path}/attention/value"),
-        *_dense(f"{source}.self_attn.out_proj", f"{path}/attention/out"),
-        *_norm(f"{source}.layer_norm2", f"{path}/mlp_norm"),
-        *_dense(f"{source}.mlp.fc1", f"{path}/mlp/up"),
-        *_dense(f"{source}.mlp.fc2", f"{path}/mlp/down"),
+        *norm_rules(f"{source}.layer_norm1", f"{path}/attention_norm"),
+        *dense_rules(f"{source}.self_attn.q_proj", f"{path}/attention/query"),
+        *dense_rules(f"{source}.self_attn.k_proj", f"{path}/attention/key"),
+        *dense_rules(f"{source}.self_attn.v_proj", f"{path}/attention/value"),
+        *dense_rules(f"{source}.self_attn.out_proj", f"{path}/attention/out"),
+        *norm_rules(f"{source}.layer_norm2", f"{path}/mlp_norm"),
+        *dense_rules(f"{source}.mlp.fc1", f"{path}/mlp/up"),
+        *dense_rules(f"{source}.mlp.fc2", f"{path}/mlp/down"),
     )
 
 
@@ -41,18 +33,17 @@ _CLIP = Table(
         Rule("text_model.embeddings.token_embedding.weight", "text/word/embedding"),
         Rule("text_model.embeddings.position_embedding.weight", "text/position/embedding"),
         *_tower("text_model", "text"),
-        *_norm("text_model.final_layer_norm", "text/norm"),
+        *norm_rules("text_model.final_layer_norm", "text/norm"),
         Rule("text_projection.weight", "text/projection/kernel", TRANSPOSE),
         Rule("vision_model.embeddings.class_embedding", "image/class"),
         Rule("vision_model.embeddings.patch_embedding.weight", "image/patch/kernel", _CONVOLUTION),
         Rule("vision_model.embeddings.position_embedding.weight", "image/position/embedding"),
-        *_norm("vision_model.pre_layrnorm", "image/pre_norm"),  # spelled so in the files
+        *norm_rules("vision_model.pre_layrnorm", "image/pre_norm"),  # spelled so in the files
         *_tower("vision_model", "image"),
-        *_norm("vision_model.post_layernorm", "image/norm"),
+        *norm_rules("vision_model.post_layernorm", "image/norm"),
         Rule("visual_projection.weight", "image/projection/kernel", TRANSPOSE),
         Rule("logit_scale", "logit_scale"),
-        Rule("text_model.embeddings.position_ids", None),
-        Rule("vision_model.embeddings.position_ids", None),
+        *left_out("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"),
     )
 )
 
@@ -90,10 +81,38 @@ def _tower_config(part: Mapping[str, Any], width: int, heads: int, dtype: str) -
     )
 
 
+def _write(config: ClipConfig) -> dict[str, Any]:
+    text = {
+        **_write_tower(config.text, config.projection_width),
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "eos_token_id": 2 if config.end_id is None else config.end_id,
+    }
+    image = {
+        **_write_tower(config.image, config.projection_width),
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "num_channels": config.channels,
+    }
+    return {"text_config": text, "vision_config": image, "projection_dim": config.projection_width}
+
+
+def _write_tower(config: TowerConfig, projection_width: int) -> dict[str, Any]:
+    return {
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.mlp_width,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.norm_eps,
+        "projection_dim": projection_width,
+    }
+
+
 def _inputs(config: ClipConfig) -> dict[str, Any]:
     shape = (1, config.image_size, config.image_size, config.channels)
     return {"images_NxYxXxC": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
 #: The family of this file by the ``model_type`` of its config files.
-FAMILIES = {"clip": Family(Clip, _config, _CLIP, architecture="CLIPModel", inputs=_inputs)}
+FAMILIES = {"clip": Family(Clip, _config, _CLIP, _write, "CLIPModel", _inputs)}

@@ -35,7 +35,7 @@ def convert(
       table: the family's rules.
       tensors: the checkpoint.
       expected: the module's parameters, abstract (from :func:`jax.eval_shape`).
-      dtype: dtype of the parameters.
+      dtype: dtype of the parameters, but for those whose rule names one.
       source: name of the checkpoint, for messages.
       sharding: where each parameter goes; the default device if None. The host holds one parameter at a time.
 
@@ -54,13 +54,14 @@ def convert(
     for path, leaf in leaves.items():
         slots = _slots(table, path, leaf)
         stacked = slots != (path,)
-        value = np.empty(leaf.shape, dtype)
+        kept = plan[slots[0]][1].dtype or dtype
+        value = np.empty(leaf.shape, kept)
         for i, slot in enumerate(slots):
             name, rule, part = plan[slot]
             with np.errstate(over="ignore"):  # reported below, by name
-                row = np.asarray(rule.parts(tensors[name].read())[part]).astype(dtype)
+                row = np.asarray(rule.parts(tensors[name].read())[part]).astype(kept)
             if not np.isfinite(row.astype(np.float32, copy=False)).all():
-                problems.append(f"not finite as {jnp.dtype(dtype)}: {name}")
+                problems.append(f"not finite as {jnp.dtype(kept)}: {name}")
             value[i if stacked else ...] = row
         params[path] = _on_device(value, place[path])
     _raise_if(problems, f"{source} has damaged weights")
@@ -171,6 +172,11 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
         return dict.fromkeys(leaves, sharding)
     if callable(sharding):
         return {path: sharding(path) for path in leaves}
+    if not isinstance(sharding, Mapping):
+        raise ValueError(
+            "sharding must be a Sharding, a nested dict of them, or a function of a parameter's path, "
+            f"got {type(sharding).__name__}"
+        )
     given = _leaves(sharding)
     if differing := sorted(set(given) ^ set(leaves)):
         raise ValueError(f"sharding must have the structure of the parameters; they differ at {differing}")

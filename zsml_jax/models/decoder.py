@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask, positions_of, window_mask
+from zsml_jax.models.causal_mask import causal_mask, check_mask, last_tokens, positions_of, window_mask
 from zsml_jax.models.decoder_config import DecoderConfig
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
+from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.rotary import cos_sin, rotate
@@ -86,9 +86,11 @@ class Decoder(nn.Module):
           Logits, last hidden states, and the cache with these tokens in it if one was given.
 
         Raises:
-          ValueError: if there are more tokens than positions are learned, or than the cache has free slots.
+          ValueError: if the mask has another shape, or there are more tokens than positions are learned, or than the
+            cache has free slots.
         """
         config = self.config
+        check_mask(attention_mask_BxT, tokens_BxT)
         length = tokens_BxT.shape[1]
         if config.rotary is None and length > config.max_positions:
             raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")
@@ -99,13 +101,13 @@ class Decoder(nn.Module):
         x_BxTxD = Embeddings(config, name="embeddings")(jnp.asarray(tokens_BxT), positions_BxT)
         buffers = None if cache is None else (cache.keys, cache.values)
         layers = _PerLayer(np.arange(config.num_layers, dtype=np.int32), _mixed_windows(config))
-        x_BxTxD, buffers = run_layers(
+        (x_BxTxD, buffers), _ = run_layers(
             DecoderLayer, config, (x_BxTxD, buffers), context, layers, num_layers=config.num_layers
         )
         if cache is not None and buffers is not None:
             cache = cache._replace(keys=buffers[0], values=buffers[1])
         if only_last:
-            x_BxTxD = _last_tokens(x_BxTxD, attention_mask_BxT)
+            x_BxTxD = last_tokens(x_BxTxD, attention_mask_BxT)
         x_BxTxD = norm(config.norm, config.norm_eps, config.dtype, "norm")(x_BxTxD)
         return LmOutput(self._logits(x_BxTxD), x_BxTxD, cache)
 
@@ -178,7 +180,14 @@ class DecoderLayer(nn.Module):
         x_BxTxD, buffers = carry
         normed_BxTxD = norm(config.norm, config.norm_eps, config.dtype, "attention_norm")(x_BxTxD)
         mixed_BxTxD, buffers = SelfAttention(config, name="attention")(normed_BxTxD, buffers, context, layer)
-        mlp, mlp_norm = Mlp(config, name="mlp"), norm(config.norm, config.norm_eps, config.dtype, "mlp_norm")
+        mlp = Mlp(
+            *(config.width, config.mlp_width, config.activation),
+            gated=config.gated,
+            use_bias=config.mlp_bias,
+            dtype=config.dtype,
+            name="mlp",
+        )
+        mlp_norm = norm(config.norm, config.norm_eps, config.dtype, "mlp_norm")
         if config.parallel:
             return (x_BxTxD + mixed_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
         x_BxTxD += mixed_BxTxD
@@ -229,36 +238,9 @@ class SelfAttention(nn.Module):
         return dense(x_BxTxD).reshape(*x_BxTxD.shape[:2], heads, config.key_width)
 
 
-class Mlp(nn.Module):
-    """Two dense layers around the activation, or around its product with a third."""
-
-    config: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x_BxTxD: Array) -> Array:
-        """Returns ``x_BxTxD``."""
-        config = self.config
-        dense = functools.partial(nn.Dense, use_bias=config.mlp_bias, dtype=config.dtype)
-        activation = ACTIVATIONS[config.activation]
-        h_BxTxF = dense(config.mlp_width, name="up")(x_BxTxD)
-        if config.gated:
-            h_BxTxF *= activation(dense(config.mlp_width, name="gate")(x_BxTxD))
-        else:
-            h_BxTxF = activation(h_BxTxF)
-        return dense(config.width, name="down")(h_BxTxF)
-
-
 def _mixed_windows(config: DecoderConfig) -> np.ndarray | None:
     """The window of each layer where layers differ, else None."""
     if config.window is None or not config.full_layers:
         return None
     is_full_L = np.isin(np.arange(config.num_layers), config.full_layers)
     return np.where(is_full_L, _NO_WINDOW, config.window).astype(np.int32)
-
-
-def _last_tokens(x_BxTxD: Array, attention_mask_BxT: AnyArray | None) -> Array:
-    if attention_mask_BxT is None:
-        return x_BxTxD[:, -1:]
-    slots_T = jnp.arange(x_BxTxD.shape[1])
-    last_B = jnp.max(jnp.where(jnp.asarray(attention_mask_BxT) != 0, slots_T, 0), axis=1)
-    return jnp.take_along_axis(x_BxTxD, last_B[:, None, None], axis=1)

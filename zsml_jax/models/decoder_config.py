@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from zsml_jax.models.activations import ACTIVATIONS
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
+from zsml_jax.models.norms import NORMS
 from zsml_jax.models.rotary import Rotary
 
 
@@ -67,12 +68,16 @@ class DecoderConfig:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+        check_sizes(self, "vocab_size", "width", "num_layers", "num_heads", "mlp_width", "max_positions")
+        check_sizes(self, "key_heads", *(name for name in ("head_width", "window") if getattr(self, name) is not None))
+        check_activation(self.activation)
+        check_dtype(self.dtype)
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {NORMS}, got {self.norm!r}")
         if self.num_heads % self.key_heads:
             raise ValueError(f"num_kv_heads must divide the {self.num_heads} heads, got {self.key_heads}")
-        if self.head_width is None and self.width % self.num_heads:
-            raise ValueError(f"num_heads must divide the width {self.width}, got {self.num_heads}")
+        if self.head_width is None:
+            check_heads(self.width, self.num_heads)
         if self.rotary is not None and self.rotary.width > self.key_width:
             raise ValueError(f"rotary must rotate at most {self.key_width} features, got {self.rotary.width}")
         if outside := [layer for layer in self.full_layers if not 0 <= layer < self.num_layers]:

@@ -4,10 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from zsml_jax.models.decoder_config import DecoderConfig
+from zsml_jax.models.hub_fields import refuse
 from zsml_jax.models.rotary_hub import read_rotary, write_rotary
-
-#: Spellings of transformers 4 that the written files replace by ``rope_parameters`` and ``dtype``.
-OLD_SPELLINGS = ("rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base", "partial_rotary_factor", "torch_dtype")
 
 
 def read_gpt2(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> DecoderConfig:
@@ -193,17 +191,6 @@ def write_qwen(config: DecoderConfig) -> dict[str, Any]:
         "use_sliding_window": config.window is not None,
         "layer_types": ["sliding_attention" if local else "full_attention" for local in is_local],
     }
-
-
-def refuse(hub: Mapping[str, Any], **supported: Any) -> None:
-    """Checks fields of which one value is supported, which is also the one where they are absent.
-
-    Raises:
-      ValueError: if one has another value.
-    """
-    for field, value in supported.items():
-        if hub.get(field, value) != value:
-            raise ValueError(f"config.json: {field} is {hub[field]!r}, and only {value!r} is supported")
 
 
 #: GPT-2 and GPT-Neo: layer norms with biases, learned positions, no gate.

@@ -3,13 +3,19 @@
 from zsml_jax.models import decoder_hub
 from zsml_jax.models.decoder import Decoder, DecoderConfig
 from zsml_jax.models.families import Family
-from zsml_jax.models.rules import KEEP, THIRDS, TRANSPOSE, Rule, Table, Transform, interleaved_thirds
+from zsml_jax.models.rules import (
+    KEEP,
+    THIRDS,
+    Rule,
+    Table,
+    Transform,
+    dense_rules,
+    interleaved_thirds,
+    left_out,
+    norm_rules,
+)
 
 _QKV = ("query", "key", "value")
-
-
-def _dense(source: str, path: str, kernel: Transform = TRANSPOSE) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/kernel", kernel), Rule(f"{source}.bias", f"{path}/bias")
 
 
 def _fused(source: str, kernel: Transform, bias: Transform) -> tuple[Rule, Rule]:
@@ -18,17 +24,9 @@ def _fused(source: str, kernel: Transform, bias: Transform) -> tuple[Rule, Rule]
     return Rule(f"{source}.weight", kernels, kernel), Rule(f"{source}.bias", biases, bias)
 
 
-def _norm(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/scale"), Rule(f"{source}.bias", f"{path}/bias")
-
-
-def _left_out(*sources: str) -> tuple[Rule, ...]:
-    return tuple(Rule(source, None) for source in sources)
-
-
 def _head(config: DecoderConfig, source: str) -> tuple[Rule, ...]:
     # Files of tied models may hold the embedding a second time.
-    return _left_out(f"{source}.weight") if config.tied else _dense(source, "head")
+    return left_out(f"{source}.weight") if config.tied else dense_rules(source, "head")
 
 
 def _gpt2(config: DecoderConfig) -> Table:
@@ -36,15 +34,15 @@ def _gpt2(config: DecoderConfig) -> Table:
     rules = (
         Rule("transformer.wte.weight", "embeddings/word/embedding"),
         Rule("transformer.wpe.weight", "embeddings/position/embedding"),
-        *_norm("transformer.h.{i}.ln_1", "layers[{i}]/attention_norm"),
+        *norm_rules("transformer.h.{i}.ln_1", "layers[{i}]/attention_norm"),
         *_fused("transformer.h.{i}.attn.c_attn", THIRDS, THIRDS),
-        *_dense("transformer.h.{i}.attn.c_proj", "layers[{i}]/attention/out", KEEP),
-        *_norm("transformer.h.{i}.ln_2", "layers[{i}]/mlp_norm"),
-        *_dense("transformer.h.{i}.mlp.c_fc", "layers[{i}]/mlp/up", KEEP),
-        *_dense("transformer.h.{i}.mlp.c_proj", "layers[{i}]/mlp/down", KEEP),
-        *_norm("transformer.ln_f", "norm"),
+        *dense_rules("transformer.h.{i}.attn.c_proj", "layers[{i}]/attention/out", KEEP),
+        *norm_rules("transformer.h.{i}.ln_2", "layers[{i}]/mlp_norm"),
+        *dense_rules("transformer.h.{i}.mlp.c_fc", "layers[{i}]/mlp/up", KEEP),
+        *dense_rules("transformer.h.{i}.mlp.c_proj", "layers[{i}]/mlp/down", KEEP),
+        *norm_rules("transformer.ln_f", "norm"),
         *_head(config, "lm_head"),
-        *_left_out("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),
+        *left_out("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),
     )
     return Table(rules, renames=((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),))
 
@@ -54,17 +52,17 @@ def _gpt_neo(config: DecoderConfig) -> Table:
     rules = (
         Rule("transformer.wte.weight", "embeddings/word/embedding"),
         Rule("transformer.wpe.weight", "embeddings/position/embedding"),
-        *_norm("transformer.h.{i}.ln_1", "layers[{i}]/attention_norm"),
-        *_dense(f"{attention}.q_proj", "layers[{i}]/attention/query"),
-        *_dense(f"{attention}.k_proj", "layers[{i}]/attention/key"),
-        *_dense(f"{attention}.v_proj", "layers[{i}]/attention/value"),
-        *_dense(f"{attention}.out_proj", "layers[{i}]/attention/out"),
-        *_norm("transformer.h.{i}.ln_2", "layers[{i}]/mlp_norm"),
-        *_dense("transformer.h.{i}.mlp.c_fc", "layers[{i}]/mlp/up"),
-        *_dense("transformer.h.{i}.mlp.c_proj", "layers[{i}]/mlp/down"),
-        *_norm("transformer.ln_f", "norm"),
+        *norm_rules("transformer.h.{i}.ln_1", "layers[{i}]/attention_norm"),
+        *dense_rules(f"{attention}.q_proj", "layers[{i}]/attention/query"),
+        *dense_rules(f"{attention}.k_proj", "layers[{i}]/attention/key"),
+        *dense_rules(f"{attention}.v_proj", "layers[{i}]/attention/value"),
+        *dense_rules(f"{attention}.out_proj", "layers[{i}]/attention/out"),
+        *norm_rules("transformer.h.{i}.ln_2", "layers[{i}]/mlp_norm"),
+        *dense_rules("transformer.h.{i}.mlp.c_fc", "layers[{i}]/mlp/up"),
+        *dense_rules("transformer.h.{i}.mlp.c_proj", "layers[{i}]/mlp/down"),
+        *norm_rules("transformer.ln_f", "norm"),
         *_head(config, "lm_head"),
-        *_left_out(f"{attention}.bias", f"{attention}.masked_bias"),
+        *left_out(f"{attention}.bias", f"{attention}.masked_bias"),
     )
     return Table(rules, renames=((r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),))
 
@@ -74,16 +72,16 @@ def _gpt_neox(config: DecoderConfig) -> Table:
     layer = "gpt_neox.layers.{i}"
     rules = (
         Rule("gpt_neox.embed_in.weight", "embeddings/word/embedding"),
-        *_norm(f"{layer}.input_layernorm", "layers[{i}]/attention_norm"),
+        *norm_rules(f"{layer}.input_layernorm", "layers[{i}]/attention_norm"),
         *_fused(f"{layer}.attention.query_key_value", by_head, by_head),
-        *_dense(f"{layer}.attention.dense", "layers[{i}]/attention/out"),
-        *_norm(f"{layer}.post_attention_layernorm", "layers[{i}]/mlp_norm"),
-        *_dense(f"{layer}.mlp.dense_h_to_4h", "layers[{i}]/mlp/up"),
-        *_dense(f"{layer}.mlp.dense_4h_to_h", "layers[{i}]/mlp/down"),
-        *_norm("gpt_neox.final_layer_norm", "norm"),
+        *dense_rules(f"{layer}.attention.dense", "layers[{i}]/attention/out"),
+        *norm_rules(f"{layer}.post_attention_layernorm", "layers[{i}]/mlp_norm"),
+        *dense_rules(f"{layer}.mlp.dense_h_to_4h", "layers[{i}]/mlp/up"),
+        *dense_rules(f"{layer}.mlp.dense_4h_to_h", "layers[{i}]/mlp/down"),
+        *norm_rules("gpt_neox.final_layer_norm", "norm"),
         *_head(config, "embed_out"),
-        *_left_out(f"{layer}.attention.bias", f"{layer}.attention.masked_bias"),
-        *_left_out(f"{layer}.attention.rotary_emb.inv_freq", "gpt_neox.rotary_emb.inv_freq"),
+        *left_out(f"{layer}.attention.bias", f"{layer}.attention.masked_bias"),
+        *left_out(f"{layer}.attention.rotary_emb.inv_freq", "gpt_neox.rotary_emb.inv_freq"),
     )
     return Table(rules, renames=((r"^(embed_in|layers|final_layer_norm)\.", r"gpt_neox.\1."),))
 
@@ -93,19 +91,19 @@ def _llama(config: DecoderConfig) -> Table:
     rules = (
         Rule("model.embed_tokens.weight", "embeddings/word/embedding"),
         Rule(f"{layer}.input_layernorm.weight", "layers[{i}]/attention_norm/scale"),
-        *_dense(f"{layer}.self_attn.q_proj", "layers[{i}]/attention/query"),
-        *_dense(f"{layer}.self_attn.k_proj", "layers[{i}]/attention/key"),
-        *_dense(f"{layer}.self_attn.v_proj", "layers[{i}]/attention/value"),
-        *_dense(f"{layer}.self_attn.o_proj", "layers[{i}]/attention/out"),
+        *dense_rules(f"{layer}.self_attn.q_proj", "layers[{i}]/attention/query"),
+        *dense_rules(f"{layer}.self_attn.k_proj", "layers[{i}]/attention/key"),
+        *dense_rules(f"{layer}.self_attn.v_proj", "layers[{i}]/attention/value"),
+        *dense_rules(f"{layer}.self_attn.o_proj", "layers[{i}]/attention/out"),
         Rule(f"{layer}.self_attn.q_norm.weight", "layers[{i}]/attention/query_norm/scale"),
         Rule(f"{layer}.self_attn.k_norm.weight", "layers[{i}]/attention/key_norm/scale"),
         Rule(f"{layer}.post_attention_layernorm.weight", "layers[{i}]/mlp_norm/scale"),
-        *_dense(f"{layer}.mlp.gate_proj", "layers[{i}]/mlp/gate"),
-        *_dense(f"{layer}.mlp.up_proj", "layers[{i}]/mlp/up"),
-        *_dense(f"{layer}.mlp.down_proj", "layers[{i}]/mlp/down"),
+        *dense_rules(f"{layer}.mlp.gate_proj", "layers[{i}]/mlp/gate"),
+        *dense_rules(f"{layer}.mlp.up_proj", "layers[{i}]/mlp/up"),
+        *dense_rules(f"{layer}.mlp.down_proj", "layers[{i}]/mlp/down"),
         Rule("model.norm.weight", "norm/scale"),
         *_head(config, "lm_head"),
-        *_left_out(f"{layer}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
+        *left_out(f"{layer}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
     )
     return Table(rules, renames=((r"^(embed_tokens|layers|norm)\.", r"model.\1."),))
 

@@ -7,6 +7,7 @@ text can show.
 """
 
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -102,8 +103,8 @@ def generate(
     """
     tokens, is_token = _checked_prompts(pretrained, tokens, attention_mask)
     batch, length = tokens.shape
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if not isinstance(max_new_tokens, numbers.Integral) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be an integer of at least 1, got {max_new_tokens!r}")
     limit = pretrained.module.max_tokens
     longest = int(is_token.sum(axis=1).max())
     if limit is not None and longest + max_new_tokens > limit:

@@ -1,4 +1,4 @@
-"""Reads the JSON files of a model's folder."""
+"""The JSON files of a model's folder."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, indented."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:

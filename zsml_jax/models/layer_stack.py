@@ -17,14 +17,14 @@ def run_layers(
     *,
     num_layers: int,
     name: str = "layers",
-) -> PyTree:
+) -> tuple[PyTree, PyTree]:
     """Runs a stack of layers; compile time does not grow with its depth.
 
     The parameters of all layers lie under ``name`` with a leading axis l, whether ``config.unroll`` makes the loop one
     program per layer or not, and whether ``config.remat`` keeps only the carries for the backward pass.
 
     Args:
-      layer: a module with the field ``config``, called as ``layer(carry, shared, per_layer) -> (carry, None)``.
+      layer: a module with the field ``config``, called as ``layer(carry, shared, per_layer) -> (carry, output)``.
       config: its configuration, with the fields ``remat`` and ``unroll``.
       carry: what goes from layer to layer, such as ``x_BxTxD``.
       shared: what all layers see alike, such as a mask.
@@ -33,7 +33,7 @@ def run_layers(
       name: name of the stack.
 
     Returns:
-      The carry after the last layer.
+      The carry after the last layer, and the layers' outputs with a leading axis l, None if they have none.
     """
     # Under scan the barrier against merging the two forward passes is not needed, and costs.
     module = nn.remat(layer, prevent_cse=config.unroll) if config.remat else layer
@@ -45,5 +45,4 @@ def run_layers(
         length=num_layers,
         unroll=num_layers if config.unroll else 1,
     )
-    carry, _ = stack(config, name=name)(carry, shared, scanned)
-    return carry
+    return stack(config, name=name)(carry, shared, scanned)

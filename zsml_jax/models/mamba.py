@@ -14,11 +14,13 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import broadcast
 from jaxtyping import Float, Float32, Int, Shaped
 
 from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.causal_conv import causal_conv
+from zsml_jax.models.causal_mask import check_mask, last_tokens
+from zsml_jax.models.config_checks import check_activation, check_dtype, check_sizes
+from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.selective_scan import selective_scan
 from zsml_jax.typing import AnyArray, Array, Key
@@ -72,8 +74,9 @@ class MambaConfig:
     unroll: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
+        check_sizes(self, "vocab_size", "width", "num_layers", "state_size", "expand", "conv_width", "rank", "chunk")
+        check_activation(self.activation)
+        check_dtype(self.dtype)
 
     @property
     def inner_width(self) -> int:
@@ -162,27 +165,18 @@ class Mamba(nn.Module):
           padding leaves its part of the cache as it is.
 
         Raises:
-          ValueError: if the cache has another number of rows.
+          ValueError: if the mask has another shape, or the cache another number of rows.
         """
         config = self.config
+        check_mask(attention_mask_BxT, tokens_BxT)
         if cache is not None and cache.state.shape[-3] != tokens_BxT.shape[0]:
             raise ValueError(f"tokens must have {cache.state.shape[-3]} rows, as the cache, got {tokens_BxT.shape[0]}")
         is_token_BxT = None if attention_mask_BxT is None else jnp.asarray(attention_mask_BxT) != 0
         x_BxTxD = Embeddings(config, name="embeddings")(jnp.asarray(tokens_BxT))
         x_BxTxD = x_BxTxD.astype(jnp.float32 if config.residual_float32 else config.dtype)
-        # Under scan the barrier against merging the two forward passes is not needed, and costs.
-        layer = nn.remat(MambaLayer, prevent_cse=config.unroll) if config.remat else MambaLayer
-        layers = nn.scan(
-            layer,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True},
-            in_axes=(broadcast, 0),
-            length=config.num_layers,
-            unroll=config.num_layers if config.unroll else 1,
-        )
-        x_BxTxD, cache = layers(config, name="layers")(x_BxTxD, is_token_BxT, cache)
+        x_BxTxD, cache = run_layers(MambaLayer, config, x_BxTxD, is_token_BxT, cache, num_layers=config.num_layers)
         if only_last:
-            x_BxTxD = _last_tokens(x_BxTxD, is_token_BxT)
+            x_BxTxD = last_tokens(x_BxTxD, is_token_BxT)
         x_BxTxD = _norm(config)(x_BxTxD)
         return LmOutput(self._logits(x_BxTxD), x_BxTxD, cache)
 
@@ -284,13 +278,6 @@ class Mixer(nn.Module):
 
 def _norm(config: MambaConfig) -> nn.RMSNorm:
     return nn.RMSNorm(config.norm_eps, dtype=jnp.dtype(config.dtype), name="norm")
-
-
-def _last_tokens(x_BxTxD: Array, is_token_BxT: Array | None) -> Array:
-    if is_token_BxT is None:
-        return x_BxTxD[:, -1:]
-    last_B = jnp.max(jnp.where(is_token_BxT, jnp.arange(x_BxTxD.shape[1]), 0), axis=1)
-    return jnp.take_along_axis(x_BxTxD, last_B[:, None, None], axis=1)
 
 
 def _init_log_a(key: Key, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> Array:

@@ -5,14 +5,10 @@ from typing import Any
 
 from zsml_jax.models.families import Family
 from zsml_jax.models.mamba import Mamba, MambaConfig
-from zsml_jax.models.rules import TRANSPOSE, Rule, Table, Transform
+from zsml_jax.models.rules import TRANSPOSE, Rule, Table, Transform, dense_rules
 
 #: torch keeps the weights of a depthwise convolution as (channels, 1, width).
 _DEPTHWISE = Transform(lambda x: x[:, 0].T, lambda x: x.T[:, None])
-
-
-def _dense(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}.weight", f"{path}/kernel", TRANSPOSE), Rule(f"{source}.bias", f"{path}/bias")
 
 
 def _table(config: MambaConfig) -> Table:
@@ -20,14 +16,15 @@ def _table(config: MambaConfig) -> Table:
     rules = (
         Rule("backbone.embeddings.weight", "embeddings/word/embedding"),
         Rule(f"{layer}.norm.weight", "layers[{i}]/norm/scale"),
-        *_dense(f"{layer}.mixer.in_proj", f"{mixer}/in_proj"),
+        *dense_rules(f"{layer}.mixer.in_proj", f"{mixer}/in_proj"),
         Rule(f"{layer}.mixer.conv1d.weight", f"{mixer}/conv_kernel", _DEPTHWISE),
         Rule(f"{layer}.mixer.conv1d.bias", f"{mixer}/conv_bias"),
-        *_dense(f"{layer}.mixer.x_proj", f"{mixer}/x_proj"),
-        *_dense(f"{layer}.mixer.dt_proj", f"{mixer}/dt_proj"),
-        Rule(f"{layer}.mixer.A_log", f"{mixer}/A_log"),
-        Rule(f"{layer}.mixer.D", f"{mixer}/D"),
-        *_dense(f"{layer}.mixer.out_proj", f"{mixer}/out_proj"),
+        *dense_rules(f"{layer}.mixer.x_proj", f"{mixer}/x_proj"),
+        *dense_rules(f"{layer}.mixer.dt_proj", f"{mixer}/dt_proj"),
+        # What the recurrence is made of stays float32: its errors grow with the length of the text.
+        Rule(f"{layer}.mixer.A_log", f"{mixer}/A_log", dtype="float32"),
+        Rule(f"{layer}.mixer.D", f"{mixer}/D", dtype="float32"),
+        *dense_rules(f"{layer}.mixer.out_proj", f"{mixer}/out_proj"),
         Rule("backbone.norm_f.weight", "norm/scale"),
         # Files of tied models may hold the embedding a second time.
         Rule("lm_head.weight", None if config.tied else "head/kernel", TRANSPOSE),

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from zsml_jax.models import bert_weights, clip_weights, decoder_weights, mamba_weights, t5_weights
+from zsml_jax.models.causal_mask import check_mask
+from zsml_jax.models.config_checks import check_dtype
 from zsml_jax.models.convert import Placement, convert
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
@@ -22,7 +24,7 @@ from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
-from zsml_jax.models.t5 import T5Config
+from zsml_jax.models.t5_config import T5Config
 from zsml_jax.models.tensors import open_tensors
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
@@ -41,11 +43,16 @@ FAMILIES: dict[str, Family] = {
 class Pretrained:
     """A pretrained model; a pytree whose leaves are the parameters.
 
+    A model that was trained here becomes one by its parts, and can then be saved, generate texts and so on::
+
+        Pretrained(params, Decoder(config), config, Tokenizer.of(bpe, max_length=512, eos_token="</s>"),
+                   model_type="gpt2")
+
     Attributes:
       params: nested dict of parameters.
       module: the Linen module.
       config: the module's static configuration.
-      tokenizer: None if the folder has no tokenizer files.
+      tokenizer: None if the folder has no tokenizer files; a model that reads no texts needs none.
       sentence: how texts become one vector each.
       model_type: the key of its family, by which :func:`zsml_jax.models.save` names its tensors.
       hub_config: ``config.json`` as it was read, as text; it keeps what ``config`` has no field for.
@@ -55,8 +62,8 @@ class Pretrained:
     params: PyTree
     module: nn.Module = flax.struct.field(pytree_node=False)
     config: Any = flax.struct.field(pytree_node=False)
-    tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False)
-    sentence: SentenceConfig = flax.struct.field(pytree_node=False)
+    tokenizer: Tokenizer | None = flax.struct.field(pytree_node=False, default=None)
+    sentence: SentenceConfig = flax.struct.field(pytree_node=False, default=SentenceConfig())
     model_type: str = flax.struct.field(pytree_node=False, default="")
     hub_config: str = flax.struct.field(pytree_node=False, default="{}")
     image: ImageConfig | None = flax.struct.field(pytree_node=False, default=None)
@@ -114,16 +121,14 @@ class Pretrained:
         decoder_tokens: AnyArray | None = None,
     ) -> Any:
         tokens = self._checked(tokens, "tokens", self.config.vocab_size)
-        if attention_mask is not None and np.shape(attention_mask) != tokens.shape:
-            raise ValueError(f"attention_mask must have the shape {tokens.shape}, got {np.shape(attention_mask)}")
+        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+        check_mask(mask, tokens)
         if token_types is not None:
             rows = getattr(self.config, "type_vocab_size", 0)
             if rows == 0:
                 raise ValueError("token_types must be None for a model without token types")
             token_types = self._checked(token_types, "token_types", rows)
-            if token_types.shape != tokens.shape:
-                raise ValueError(f"token_types must have the shape {tokens.shape}, got {token_types.shape}")
-        mask = None if attention_mask is None else jnp.asarray(attention_mask)
+            check_mask(token_types, tokens, "token_types")
         types = () if token_types is None else (token_types,)
         decoder: dict[str, Any] = {}
         if decoder_tokens is not None:
@@ -135,6 +140,7 @@ class Pretrained:
         return self.module.apply({"params": params}, tokens, mask, *types, **decoder)
 
     def _checked(self, ids: AnyArray, name: str, rows: int) -> Array:
+        ids = ids if isinstance(ids, jax.Array) else np.asarray(ids)
         if ids.ndim != 2 or ids.size == 0 or not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"{name} must be integers (b, t) of non-zero size, got {ids.dtype} {ids.shape}")
         if not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True):
@@ -165,8 +171,7 @@ def load(
       ValueError: if the model's type or a field of its configuration is not supported, or its weights do not fit;
         every missing, unexpected and misshapen tensor is listed.
     """
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"dtype must be a floating-point dtype, got {jnp.dtype(dtype)}")
+    dtype = check_dtype(dtype)
     path = find_folder(path_or_asset)
     if (gguf := find_gguf(path)) is not None:
         hub, tensors, files = read_gguf(gguf)
@@ -186,31 +191,32 @@ def _build(
     hub: Mapping[str, Any],
     tensors: Mapping[str, LazyTensor] | None,
     source: str,
-    dtype: jax.typing.DTypeLike,
+    dtype: str,
     sharding: Placement,
 ) -> Pretrained:
     """The module and its parameters; the tensors are those of the folder ``source`` if None."""
     file = f"{source}/config.json" if tensors is None else source
+    if not isinstance(hub, Mapping):
+        raise ValueError(f"{file} must hold a JSON object, got a {type(hub).__name__}")
     model_type = hub.get("model_type")
     if model_type not in FAMILIES:
         raise ValueError(f"{file}: model_type {model_type!r} is not supported; supported: {sorted(FAMILIES)}")
     family = FAMILIES[model_type]
     tensors = open_tensors(Path(source)) if tensors is None else tensors
     try:
-        config = family.config(hub, tensors.keys(), jnp.dtype(dtype).name)
+        config = family.config(hub, tensors.keys(), dtype)
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
-    module = family.module(config)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    inputs = {} if family.inputs is None else family.inputs(config)
-    abstract = jax.eval_shape(module.init, jax.random.key(0), tokens, **inputs)["params"]
-    params = convert(family.rules(config), tensors, abstract, dtype=dtype, source=source, sharding=sharding)
+    except (TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{file}: a field is not a number of its kind: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from error
+    expected = family.abstract_params(config)
+    params = convert(family.rules(config), tensors, expected, dtype=dtype, source=source, sharding=sharding)
     return Pretrained(
         params=params,
-        module=module,
+        module=family.module(config),
         config=config,
-        tokenizer=None,
-        sentence=SentenceConfig(),
         model_type=model_type,
         hub_config=json.dumps(hub),
     )

@@ -67,11 +67,13 @@ class Rule:
         tuple of them for a tensor that holds several; None for a tensor that is left out on purpose, whose ``source``
         may then end in ``*`` for any rest.
       transform: from the file's layout to the module's.
+      dtype: name of the dtype that its parameters have whatever the model is loaded in; the model's if None.
     """
 
     source: str
     path: str | tuple[str, ...] | None
     transform: Transform = KEEP
+    dtype: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -90,6 +92,21 @@ class Rule:
     def tensor(self, parts: Sequence[Any]) -> Any:
         """Returns the tensor that holds the parameters: the inverse of :meth:`parts`."""
         return self.transform.inverse(tuple(parts) if isinstance(self.path, tuple) else parts[0])
+
+
+def dense_rules(source: str, path: str, kernel: Transform = TRANSPOSE) -> tuple[Rule, Rule]:
+    """The rules of a dense layer: its weight is a kernel, and its bias one if there is a bias."""
+    return Rule(f"{source}.weight", f"{path}/kernel", kernel), Rule(f"{source}.bias", f"{path}/bias")
+
+
+def norm_rules(source: str, path: str) -> tuple[Rule, Rule]:
+    """The rules of a norm: its weight is a scale, and its bias one if there is a bias."""
+    return Rule(f"{source}.weight", f"{path}/scale"), Rule(f"{source}.bias", f"{path}/bias")
+
+
+def left_out(*sources: str) -> tuple[Rule, ...]:
+    """The rules of tensors that are left out on purpose."""
+    return tuple(Rule(source, None) for source in sources)
 
 
 @dataclasses.dataclass(frozen=True)

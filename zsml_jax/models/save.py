@@ -1,5 +1,6 @@
 """Writes a model as a folder in the hub's layout, which transformers and :func:`zsml_jax.models.load` read."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,20 +9,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
+import numpy as np
 import safetensors.numpy
 
 from zsml_jax.models.convert import Outgoing, revert
-from zsml_jax.models.decoder_hub import OLD_SPELLINGS
+from zsml_jax.models.families import Family
+from zsml_jax.models.hub_fields import OLD_SPELLINGS
 from zsml_jax.models.image_preprocessing import write_image_config
+from zsml_jax.models.json_file import write_json
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
+from zsml_jax.models.sentence import SentenceConfig, write_sentence_config
+from zsml_jax.typing import Params
+
+#: Fields that say how a program runs, which no file holds.
+_RUN_FIELDS = ("remat", "unroll", "chunk")
+#: Fields that may be None, and where to find what that means.
+_RESOLVED = {"num_kv_heads": "key_heads", "head_width": "key_width", "step_rank": "rank"}
 
 
 def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
-    """Writes ``config.json``, the weights as safetensors, and the tokenizer's files if there is a tokenizer.
+    """Writes ``config.json``, the weights as safetensors, and the files of tokenizer, pooling and image preprocessing.
 
-    Everything is written beside the folder under a temporary name and renamed when it is complete, so a folder is
-    either the old one or the new one. Weights keep their bits: what is loaded again is equal.
+    Everything is written and flushed to disk beside the folder, under a temporary name, and renamed when it is
+    complete. So the folder is never half of one model, nor half of two: a save that fails leaves what was there. To
+    replace a model takes two renames. Who is killed between them, or earlier, finds what was whole in a hidden folder
+    ``.<name>-...`` beside it, the model from before as ``old``. Weights keep their bits: what is loaded again is equal.
 
     Args:
       pretrained: the model; its ``model_type`` decides the names of the tensors. For a model that was made here and not
@@ -30,42 +44,117 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
       max_shard_bytes: the weights are split into files of at most this size, but at least one tensor each.
 
     Raises:
-      ValueError: if the model's type is unknown, its parameters do not fit it, or they lie on devices of other hosts.
+      ValueError: if the model's type is unknown, cannot express its configuration, or has other parameters; or if these
+        lie on devices of other hosts.
       FileExistsError: if the folder holds something else than a model.
     """
     family = FAMILIES.get(pretrained.model_type)
     if family is None:
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
-    leaves = jax.tree.leaves(pretrained.params)
-    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves):
+    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
         raise ValueError("params must lie on devices of this process; gather them before they are saved")
     target = Path(folder).expanduser()
     if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
         raise FileExistsError(f"folder must be new or hold a model, and {target} holds no config.json")
-    read: dict[str, Any] = json.loads(pretrained.hub_config)
-    written = {"architectures": [family.architecture]} if family.architecture else {}
-    config = {**written, **read, "model_type": pretrained.model_type, "dtype": str(leaves[0].dtype)}
-    if family.write is not None:
-        config = {key: value for key, value in config.items() if key not in OLD_SPELLINGS}
-        config |= family.write(pretrained.config)
-    elif not read:
-        raise ValueError(f"a {pretrained.model_type} that was not loaded has no config.json to write")
+    config = _hub_config(pretrained, family)
     tensors = revert(family.rules(pretrained.config), pretrained.params)
+    _check_shapes(pretrained, family)
+    _check_config(pretrained, family, config, tensors)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    fresh, old, in_place = work / "new", work / "old", False
     try:
-        fresh = work / "new"
         fresh.mkdir()
-        (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_json(fresh / "config.json", config)
         _write_tensors(tensors, fresh, max_shard_bytes)
         if pretrained.image is not None:
-            fields = json.dumps(write_image_config(pretrained.image), indent=2) + "\n"
-            (fresh / "preprocessor_config.json").write_text(fields, encoding="utf-8")
+            write_json(fresh / "preprocessor_config.json", write_image_config(pretrained.image))
+        if pretrained.sentence != SentenceConfig():
+            write_sentence_config(pretrained.sentence, fresh, pretrained.config.width)
         if pretrained.tokenizer is not None:
             pretrained.tokenizer.save(fresh)
-        _swap(fresh, target, work / "old")
+        _flush(fresh)
+        _swap(fresh, target, old)
+        in_place = True
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if in_place or not old.exists():  # a model that could not be put back is kept
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
+    """The fields of config.json: those that were read, under those that the configuration decides."""
+    read: dict[str, Any] = json.loads(pretrained.hub_config)
+    largest: Any = max(jax.tree.leaves(pretrained.params), key=np.size)
+    config = {
+        **({"architectures": [family.architecture]} if family.architecture else {}),
+        **_special_ids(pretrained),
+        **{key: value for key, value in read.items() if key not in OLD_SPELLINGS},
+        "model_type": pretrained.model_type,
+        "dtype": str(largest.dtype),
+    }
+    for key, value in family.write(pretrained.config).items():
+        if key.endswith("_config"):  # a part's own file, which the oldest files repeat under a second name
+            value = {**(read.get(key) or {}), **(read.get(f"{key}_dict") or {}), **value}
+        config[key] = value
+    return config
+
+
+def _special_ids(pretrained: Pretrained) -> dict[str, int]:
+    """Where a text begins and ends, which a causal language model's file says, and its defaults would say wrongly."""
+    if pretrained.tokenizer is None or not hasattr(pretrained.module, "init_cache"):
+        return {}
+    roles = [role for role in ("bos_token", "eos_token", "pad_token") if role in pretrained.tokenizer.special]
+    ids = {f"{role}_id": pretrained.tokenizer.token_id(pretrained.tokenizer.special[role]) for role in roles}
+    return {name: i for name, i in ids.items() if i is not None}
+
+
+def _check_shapes(pretrained: Pretrained, family: Family) -> None:
+    """Refuses parameters that a module of the configuration does not have."""
+    own, expected = _shapes(pretrained.params), _shapes(family.abstract_params(pretrained.config))
+    differing = [
+        f"{path} is {own.get(path, 'missing')}, must be {expected.get(path, 'absent')}"
+        for path in sorted(own | expected)
+        if own.get(path) != expected.get(path)
+    ]
+    if differing:
+        raise ValueError("\n  ".join(["params must be those of the configuration:", *differing]))
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    leaves: Mapping[str, Any] = flax.traverse_util.flatten_dict(params, sep="/")
+    return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+
+
+def _check_config(
+    pretrained: Pretrained, family: Family, config: Mapping[str, Any], tensors: Mapping[str, Outgoing]
+) -> None:
+    """Refuses a configuration that the model's type cannot express: one that would be read as another."""
+    own = pretrained.config
+    again = family.config(json.loads(json.dumps(config)), tensors.keys(), own.dtype)
+    if differing := _differing(own, again):
+        raise ValueError(
+            f"config cannot be that of a {pretrained.model_type}; it would be read as another: {', '.join(differing)}"
+        )
+
+
+def _differing(own: Any, again: Any, prefix: str = "") -> list[str]:
+    names = [field.name for field in dataclasses.fields(own) if field.name not in _RUN_FIELDS]
+    found = []
+    for name in names:
+        first, second = (getattr(config, _RESOLVED.get(name, name)) for config in (own, again))
+        if dataclasses.is_dataclass(first) and dataclasses.is_dataclass(second):
+            found += _differing(first, second, f"{prefix}{name}.")
+        elif first != second:
+            found.append(f"{prefix}{name} is {first!r}, not {second!r}")
+    return found
+
+
+def _flush(folder: Path) -> None:
+    """Waits until the files are on disk, so that a rename that survives a crash names whole ones."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def _swap(fresh: Path, target: Path, old: Path) -> None:
@@ -74,8 +163,8 @@ def _swap(fresh: Path, target: Path, old: Path) -> None:
         os.rename(target, old)
     try:
         os.rename(fresh, target)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists() and not target.exists():
             os.rename(old, target)
         raise
 
@@ -99,4 +188,4 @@ def _write_tensors(tensors: Mapping[str, Outgoing], folder: Path, max_shard_byte
     if many:
         total = sum(tensor.nbytes for tensor in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": placed}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)

@@ -6,11 +6,12 @@ of its own) and perhaps a normalisation (Reimers and Gurevych, 2019, section 3).
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.models.json_file import read_json
+from zsml_jax.models.json_file import read_json, write_json
 from zsml_jax.typing import AnyArray, Array
 
 #: The poolings by name; those that a folder only switches on are concatenated in this order.
@@ -95,6 +96,32 @@ def read_sentence_config(folder: Path) -> tuple[SentenceConfig, Path]:
         max_length=limits[0].get("max_seq_length"),
         lowercase=bool(limits[0].get("do_lower_case", False)),
     ), transformer
+
+
+def write_sentence_config(config: SentenceConfig, folder: Path, width: int) -> None:
+    """Writes ``modules.json`` and the files that it names, from which :func:`read_sentence_config` reads the same.
+
+    Args:
+      config: what to write.
+      folder: the model's folder, which exists.
+      width: width of the hidden states.
+    """
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if config.normalize else [])]
+    steps = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    pooling: dict[str, Any] = {"word_embedding_dimension": width}
+    if list(config.poolings) == sorted(config.poolings, key=POOLINGS.index):
+        flags = {name: flag for flag, name in _FLAGS.items()}
+        pooling |= {f"pooling_mode_{flags.get(name, name)}": name in config.poolings for name in POOLINGS}
+    else:
+        pooling["pooling_mode"] = list(config.poolings)
+    limits = {"max_seq_length": config.max_length, "do_lower_case": config.lowercase}
+    (folder / "1_Pooling").mkdir()
+    write_json(folder / "modules.json", steps)
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "sentence_bert_config.json", limits)
 
 
 def _poolings(path: Path) -> tuple[str, ...]:

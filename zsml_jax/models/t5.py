@@ -8,7 +8,6 @@ Name suffixes: ``B`` batch, ``T`` tokens of the decoder or of either stack, ``S`
 ``D`` model width, ``F`` hidden width of the MLP, ``H`` heads, ``K`` width of a head, ``L`` layers, ``V`` vocabulary.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -18,78 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from zsml_jax.models.activations import ACTIVATIONS
-from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask
-from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
+from zsml_jax.models.causal_mask import causal_mask, check_mask
+from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens
 from zsml_jax.models.layer_stack import run_layers
-from zsml_jax.models.norms import norm
-from zsml_jax.models.t5_position import relative_buckets
+from zsml_jax.models.t5_config import T5Config
+from zsml_jax.models.t5_layers import DecoderContext, DecoderLayer, EncoderLayer, t5_norm
+from zsml_jax.models.t5_position import RelativeBias
 from zsml_jax.typing import AnyArray, Array
-
-
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-    """The static shape of a T5.
-
-    Attributes:
-      vocab_size: rows of the word embedding, which both stacks share.
-      width: model width D.
-      num_encoder_layers: layers of the encoder.
-      num_layers: layers of the decoder.
-      num_heads: attention heads.
-      key_width: width of a head; heads times this need not be the model's width.
-      mlp_width: hidden width F of the MLP.
-      max_positions: the longest sequence that the model was made for, in tokens; nothing in it ends there.
-      num_buckets: buckets of distances.
-      max_distance: the distance from which on all share a bucket.
-      gated: whether the MLP's activation gates a second projection.
-      activation: a key of :data:`~zsml_jax.models.activations.ACTIVATIONS`.
-      norm_eps: epsilon of the norms.
-      tied: whether the head is the word embedding.
-      scale_outputs: whether hidden states are divided by the root of the width before the head, as version 1.0 does.
-      dtype: name of the dtype of activations; norms, softmax and logits are float32.
-      remat: whether the backward pass computes each layer again instead of keeping what is in it.
-      unroll: whether the layers are compiled one by one instead of as a loop.
-    """
-
-    vocab_size: int
-    width: int
-    num_encoder_layers: int
-    num_layers: int
-    num_heads: int
-    key_width: int
-    mlp_width: int
-    max_positions: int = 512
-    num_buckets: int = 32
-    max_distance: int = 128
-    gated: bool = False
-    activation: str = "relu"
-    norm_eps: float = 1e-6
-    tied: bool = True
-    scale_outputs: bool = True
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: bool = False
-
-    def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {self.activation!r}")
-        if self.num_buckets < 4 or self.num_buckets % 4 or self.max_distance <= self.num_buckets // 2:
-            raise ValueError(
-                "num_buckets must be a multiple of 4, and max_distance larger than half of it, "
-                f"got {self.num_buckets} and {self.max_distance}"
-            )
-
-    @property
-    def max_length(self) -> int:
-        """The longest sequence, in tokens."""
-        return self.max_positions
-
-    @property
-    def key_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.num_heads
 
 
 class T5Cache(NamedTuple):
@@ -184,9 +118,15 @@ class T5(nn.Module):
           Logits, hidden states, and the cache with these tokens in it if one was given.
 
         Raises:
-          ValueError: if there is neither a source nor a cache, or the cache does not fit.
+          ValueError: if there is neither a source nor a cache, or masks or the cache do not fit.
         """
         config = self.config
+        for mask, tokens, name in (
+            (attention_mask_BxS, tokens_BxS, "attention_mask"),
+            (decoder_mask_BxT, decoder_tokens_BxT, "decoder_mask"),
+        ):
+            if tokens is not None:
+                check_mask(mask, tokens, name)
         word = nn.Embed(config.vocab_size, config.width, dtype=config.dtype, name="word")
         if tokens_BxS is None:
             if cache is None or decoder_tokens_BxT is None:
@@ -229,18 +169,8 @@ class Encoder(nn.Module):
         bias_1xHxTxT = RelativeBias(config, bidirectional=True, name="relative")(slots_T, slots_T)
         mask_Bx1x1xT = None if attention_mask_BxT is None else jnp.asarray(attention_mask_BxT != 0)[:, None, None, :]
         shared = mask_Bx1x1xT, bias_1xHxTxT
-        x_BxTxD = run_layers(EncoderLayer, config, x_BxTxD, shared, None, num_layers=config.num_encoder_layers)
-        return _norm(config, "norm")(x_BxTxD)
-
-
-class _Context(NamedTuple):
-    """What all decoder layers see alike; ``encoded`` or ``slot`` is None where the call has no source or no cache."""
-
-    mask_BxTxS: Array
-    bias_1xHxTxS: Array
-    source_mask_Bx1x1xS: Array
-    encoded_BxSxD: Array | None
-    slot: Array | None
+        x_BxTxD, _ = run_layers(EncoderLayer, config, x_BxTxD, shared, None, num_layers=config.num_encoder_layers)
+        return t5_norm(config, "norm")(x_BxTxD)
 
 
 class Decoder(nn.Module):
@@ -268,7 +198,7 @@ class Decoder(nn.Module):
             slot, is_token_BxS = own.length - length, own.is_token
             slots_T, keys_S = slot + jnp.arange(length), np.arange(own.is_token.shape[1])
             buffers = own.keys, own.values, cache.keys, cache.values
-        context = _Context(
+        context = DecoderContext(
             causal_mask(slots_T, is_token_BxS, len(keys_S)),
             RelativeBias(config, bidirectional=False, name="relative")(slots_T, keys_S),
             is_source_BxS[:, None, None, :],
@@ -277,132 +207,10 @@ class Decoder(nn.Module):
         )
         indices_L = np.arange(config.num_layers, dtype=np.int32)
         carry = x_BxTxD, buffers
-        x_BxTxD, buffers = run_layers(DecoderLayer, config, carry, context, indices_L, num_layers=config.num_layers)
+        (x_BxTxD, buffers), _ = run_layers(
+            DecoderLayer, config, carry, context, indices_L, num_layers=config.num_layers
+        )
         if cache is not None and own is not None and buffers is not None:
             own = own._replace(keys=buffers[0], values=buffers[1])
             cache = cache._replace(own=own, keys=buffers[2], values=buffers[3])
-        return _norm(config, "norm")(x_BxTxD), cache
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and MLP, each behind its norm and added to its input."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(self, x_BxTxD: Array, shared: tuple[Array | None, Array], per_layer: None) -> tuple[Array, None]:
-        """Returns the next ``x_BxTxD``."""
-        mask, bias = shared
-        normed_BxTxD = _norm(self.config, "attention_norm")(x_BxTxD)
-        attention = Attention(self.config, name="attention")
-        keys, values = attention.keys_and_values(normed_BxTxD)
-        x_BxTxD += attention(normed_BxTxD, keys, values, mask, bias)
-        return x_BxTxD + Mlp(self.config, name="mlp")(_norm(self.config, "mlp_norm")(x_BxTxD)), None
-
-
-class DecoderLayer(nn.Module):
-    """Self-attention, attention to the source and MLP, each behind its norm and added to its input."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(
-        self, carry: tuple[Array, tuple[Array, ...] | None], context: _Context, index: Array
-    ) -> tuple[tuple[Array, tuple[Array, ...] | None], None]:
-        """Returns the next ``x_BxTxD`` and the buffers, with this layer's part written."""
-        config = self.config
-        x_BxTxD, buffers = carry
-        normed_BxTxD = _norm(config, "attention_norm")(x_BxTxD)
-        attention = Attention(config, name="attention")
-        own = attention.keys_and_values(normed_BxTxD)
-        if buffers is not None and context.slot is not None:
-            written = [write_layer(b, x, index, context.slot) for b, x in zip(buffers[:2], own, strict=True)]
-            own = written[0][1], written[1][1]
-            buffers = written[0][0], written[1][0], *buffers[2:]
-        x_BxTxD += attention(normed_BxTxD, *own, context.mask_BxTxS, context.bias_1xHxTxS)
-
-        normed_BxTxD = _norm(config, "cross_norm")(x_BxTxD)
-        cross = Attention(config, name="cross")
-        if context.encoded_BxSxD is not None:
-            keys, values = cross.keys_and_values(context.encoded_BxSxD)
-            if buffers is not None:
-                keys_of_all, _ = write_layer(buffers[2], keys, index, 0)
-                values_of_all, _ = write_layer(buffers[3], values, index, 0)
-                buffers = *buffers[:2], keys_of_all, values_of_all
-        else:
-            keys, values = (jax.lax.dynamic_index_in_dim(b, index, keepdims=False) for b in (buffers or ())[2:])
-        x_BxTxD += cross(normed_BxTxD, keys, values, context.source_mask_Bx1x1xS, None)
-
-        x_BxTxD += Mlp(config, name="mlp")(_norm(config, "mlp_norm")(x_BxTxD))
-        return (x_BxTxD, buffers), None
-
-
-class Attention(nn.Module):
-    """Multi-head attention without scale and biases, to keys that may be of another sequence."""
-
-    config: T5Config
-
-    def setup(self):
-        """Names the dense layers, which two methods share."""
-        width, dtype = self.config.num_heads * self.config.key_width, self.config.dtype
-        self.query, self.key, self.value = (nn.Dense(width, use_bias=False, dtype=dtype) for _ in range(3))
-        self.out = nn.Dense(self.config.width, use_bias=False, dtype=dtype)
-
-    def __call__(
-        self, x_BxTxD: Array, k_BxSxHxK: Array, v_BxSxHxK: Array, mask: Array | None, bias_1xHxTxS: Array | None
-    ) -> Array:
-        """Returns the next ``x_BxTxD``; keys where the mask is false are not looked at."""
-        q_BxTxHxK = self._heads(self.query(x_BxTxD))
-        k_BxSxHxK, v_BxSxHxK = (x.astype(q_BxTxHxK.dtype) for x in (k_BxSxHxK, v_BxSxHxK))
-        mixed_BxTxHxK = attend(q_BxTxHxK, k_BxSxHxK, v_BxSxHxK, mask=mask, bias=bias_1xHxTxS, scale=1.0)
-        return self.out(mixed_BxTxHxK.reshape(*x_BxTxD.shape[:2], -1))
-
-    def keys_and_values(self, x_BxSxD: Array) -> tuple[Array, Array]:
-        """Returns keys and values ``(b, s, h, k)`` of a sequence."""
-        return self._heads(self.key(x_BxSxD)), self._heads(self.value(x_BxSxD))
-
-    def _heads(self, x_BxTxHK: Array) -> Array:
-        return x_BxTxHK.reshape(*x_BxTxHK.shape[:2], self.config.num_heads, self.config.key_width)
-
-
-class Mlp(nn.Module):
-    """Two dense layers around the activation, or around its product with a third."""
-
-    config: T5Config
-
-    @nn.compact
-    def __call__(self, x_BxTxD: Array) -> Array:
-        """Returns ``x_BxTxD``."""
-        config = self.config
-        dense = functools.partial(nn.Dense, use_bias=False, dtype=config.dtype)
-        h_BxTxF = dense(config.mlp_width, name="up")(x_BxTxD)
-        if config.gated:
-            h_BxTxF *= ACTIVATIONS[config.activation](dense(config.mlp_width, name="gate")(x_BxTxD))
-        else:
-            h_BxTxF = ACTIVATIONS[config.activation](h_BxTxF)
-        return dense(config.width, name="down")(h_BxTxF)
-
-
-class RelativeBias(nn.Module):
-    """A number for each head and bucket of distances, added to scores."""
-
-    config: T5Config
-    bidirectional: bool
-
-    @nn.compact
-    def __call__(self, query_slots_T: AnyArray, key_slots_S: AnyArray) -> Array:
-        """Returns ``bias_1xHxTxS``, float32."""
-        config = self.config
-        bucket_TxS = relative_buckets(
-            query_slots_T,
-            key_slots_S,
-            num_buckets=config.num_buckets,
-            max_distance=config.max_distance,
-            bidirectional=self.bidirectional,
-        )
-        embed = nn.Embed(config.num_buckets, config.num_heads, dtype=config.dtype, name="bucket")
-        return embed(bucket_TxS).transpose(2, 0, 1)[None].astype(jnp.float32)
-
-
-def _norm(config: T5Config, name: str) -> nn.Module:
-    return norm("rms", config.norm_eps, config.dtype, name)
+        return t5_norm(config, "norm")(x_BxTxD), cache

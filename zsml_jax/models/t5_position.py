@@ -2,10 +2,12 @@
 
 import functools
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from zsml_jax.models.t5_config import T5Config
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -41,6 +43,27 @@ def relative_buckets(
     half = num_buckets // 2
     bucket_TxS = jnp.asarray(_buckets(half, max_distance))[jnp.minimum(jnp.abs(after_TxS), max_distance)]
     return bucket_TxS + half * (after_TxS > 0)
+
+
+class RelativeBias(nn.Module):
+    """A number for each head and bucket of distances, added to scores."""
+
+    config: T5Config
+    bidirectional: bool
+
+    @nn.compact
+    def __call__(self, query_slots_T: AnyArray, key_slots_S: AnyArray) -> Array:
+        """Returns ``bias_1xHxTxS``, float32."""
+        config = self.config
+        bucket_TxS = relative_buckets(
+            query_slots_T,
+            key_slots_S,
+            num_buckets=config.num_buckets,
+            max_distance=config.max_distance,
+            bidirectional=self.bidirectional,
+        )
+        embed = nn.Embed(config.num_buckets, config.num_heads, dtype=config.dtype, name="bucket")
+        return embed(bucket_TxS).transpose(2, 0, 1)[None].astype(jnp.float32)
 
 
 @functools.cache

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from zsml_jax.models.families import Family
-from zsml_jax.models.rules import TRANSPOSE, Rule, Table
-from zsml_jax.models.t5 import T5, T5Config
+from zsml_jax.models.rules import TRANSPOSE, Rule, Table, left_out
+from zsml_jax.models.t5 import T5
+from zsml_jax.models.t5_config import T5Config
 
 _HEAD = "lm_head.weight"
 
@@ -21,10 +22,9 @@ def _table(config: T5Config) -> Table:
             *_stack("decoder", config),
             # Files of tied models may hold the embedding several times.
             Rule(_HEAD, None) if config.tied else Rule(_HEAD, "head/kernel", TRANSPOSE),
-            Rule("encoder.embed_tokens.weight", None),
-            Rule("decoder.embed_tokens.weight", None),
+            *left_out("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
             # The first files hold a bias for the source's distances, which no program uses.
-            Rule("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", None),
+            *left_out("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),
         )
     )
 
@@ -81,10 +81,31 @@ def _config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> T5Con
     )
 
 
+def _write(config: T5Config) -> dict[str, Any]:
+    activation = "gelu" if config.gated and config.activation == "gelu_new" else config.activation
+    return {
+        "vocab_size": config.vocab_size,
+        "d_model": config.width,
+        "num_layers": config.num_encoder_layers,
+        "num_decoder_layers": config.num_layers,
+        "num_heads": config.num_heads,
+        "d_kv": config.key_width,
+        "d_ff": config.mlp_width,
+        "n_positions": config.max_positions,
+        "relative_attention_num_buckets": config.num_buckets,
+        "relative_attention_max_distance": config.max_distance,
+        "feed_forward_proj": f"gated-{activation}" if config.gated else activation,
+        "layer_norm_epsilon": config.norm_eps,
+        # Older programs tell by the first whether outputs are scaled.
+        "tie_word_embeddings": config.scale_outputs,
+        "scale_decoder_outputs": config.scale_outputs,
+    }
+
+
 def _inputs(config: T5Config) -> dict[str, Any]:
     del config
     return {"decoder_tokens_BxT": jax.ShapeDtypeStruct((1, 2), jnp.int32)}
 
 
 #: The family of this file by the ``model_type`` of its config files.
-FAMILIES = {"t5": Family(T5, _config, _table, architecture="T5ForConditionalGeneration", inputs=_inputs)}
+FAMILIES = {"t5": Family(T5, _config, _table, _write, "T5ForConditionalGeneration", _inputs)}

@@ -48,6 +48,29 @@ class Tokenizer:
         self.chat_template = files.chat_template
         self.max_length = min(max_length, files.max_length or max_length)
 
+    @classmethod
+    def of(
+        cls, tokenizer: tokenizers.Tokenizer, *, max_length: int, chat_template: str | None = None, **special: str
+    ) -> "Tokenizer":
+        """Returns the tokenizer of a model that is made here, around one of the ``tokenizers`` library.
+
+        Args:
+          tokenizer: the library's tokenizer, trained or read from a file.
+          max_length: longest sequence in tokens.
+          chat_template: the Jinja template that turns messages into a prompt.
+          **special: the special tokens by role, such as ``eos_token="</s>"`` and ``pad_token="<pad>"``.
+
+        Raises:
+          ValueError: if a special token is not in the vocabulary, or what is no role is given.
+        """
+        for role, token in special.items():
+            if not role.endswith("_token"):
+                raise ValueError(f"special tokens must be named by their role, such as eos_token, got {role}")
+            if tokenizer.token_to_id(token) is None:
+                raise ValueError(f"{role} must be in the tokenizer's vocabulary, got {token!r}")
+        pad_id = tokenizer.token_to_id(special["pad_token"]) if "pad_token" in special else None
+        return cls(TokenizerFiles(tokenizer, pad_id, None, special, chat_template), max_length=max_length)
+
     @property
     def vocab_size(self) -> int:
         """The number of tokens, added ones included."""

@@ -1,6 +1,5 @@
 """Tokenizers out of the files that hub folders hold, old and new, and back into files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from zsml_jax.models.json_file import read_json, read_optional_json
+from zsml_jax.models.json_file import read_json, read_optional_json, write_json
 
 _BERT_SPECIAL = {
     "unk_token": "[UNK]",
@@ -105,7 +104,7 @@ def write_tokenizer_files(folder: Path, files: TokenizerFiles) -> None:
     settings.pop("chat_template", None)
     if files.max_length is not None:
         settings["model_max_length"] = files.max_length
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", settings)
     if files.chat_template is not None:
         (folder / "chat_template.jinja").write_text(files.chat_template, encoding="utf-8")
 

@@ -167,7 +167,7 @@ def lines(
       xlabel: the label of the horizontal axis.
       ylabel: the label of the vertical axis.
       title: above the figure.
-      log_x: a logarithmic horizontal axis.
+      log_x: a logarithmic horizontal axis; whole numbers on another one have whole numbers as ticks.
 
     Returns:
       The figure.
@@ -188,8 +188,12 @@ def lines(
         axes.plot(x, parts[0], color=color, lw=2.0, marker="o", ms=4, label=name, zorder=3)
     if log_x:
         axes.set_xscale("log")
-        axes.set_xticks(ticks := _spread_out(x), [f"{tick:g}" for tick in ticks])
+        axes.set_xticks(ticks := _spread_out(x), [_short(tick) for tick in ticks])
         axes.minorticks_off()
+    elif (x == np.round(x)).all():  # epochs, classes, seeds: there is nothing between two of them
+        axes.locator_params(axis="x", nbins=9, steps=[1, 2, 5, 10], integer=True)
+        if len(np.unique(x)) == 1:
+            axes.set_xticks(x[:1])
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     _legend(figure, axes)
@@ -233,12 +237,18 @@ def _legend(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes") ->
 def _spread_out(x: np.ndarray, most: int = 8) -> list[float]:
     """Returns points of x that are far enough apart on a logarithmic axis for their labels."""
     points = np.unique(x)
-    nearest = np.log(points[-1] / points[0]) / most
+    whole = np.log(points[-1] / points[0])
     kept = [float(points[0])]
     for point in points[1:]:
-        if np.log(point / kept[-1]) >= nearest:
+        # Half of both labels and a gap, in characters; the axis has room for about 60.
+        characters = (len(_short(point)) + len(_short(kept[-1]))) / 2 + 1.5
+        if np.log(point / kept[-1]) >= whole * max(1 / most, characters / 60):
             kept.append(float(point))
     return kept
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number == round(number) and number < 1e6 else f"{number:.3g}"
 
 
 def _color(i: int) -> str:

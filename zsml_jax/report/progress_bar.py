@@ -40,7 +40,7 @@ def progress(
     console = console or rich.console.Console(file=sys.stderr)
     if console.is_terminal:
         columns = (
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeElapsedColumn(),
@@ -55,4 +55,4 @@ def progress(
         yield step
         if done % every == 0 or done == total:
             of = f"/{total}" if total else ""
-            console.print(f"{description}: {done}{of}, {time.monotonic() - start:.0f} s", highlight=False)
+            console.print(f"{description}: {done}{of}, {time.monotonic() - start:.0f} s", highlight=False, markup=False)

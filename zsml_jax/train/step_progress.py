@@ -58,7 +58,10 @@ class StepProgress:
             self._bar.update(self._bar.task_ids[0], description=shown)
             return
         self._console.print(
-            f"step {step}/{self._steps}, {shown}, {self.time_left(step)} left", highlight=False, soft_wrap=True
+            f"step {step}/{self._steps}, {shown}, {self.time_left(step)} left",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
 
     def time_left(self, step: int) -> str:
