@@ -26,6 +26,7 @@ from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.norms import norm
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.rotary import cos_sin, rotate
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 _NO_WINDOW = np.iinfo(np.int32).max
@@ -161,7 +162,7 @@ class Embeddings(nn.Module):
         if config.rotary is None:
             position = nn.Embed(config.max_positions, config.width, dtype=config.dtype, name="position")
             x_BxTxD += position(positions_BxT)
-        return x_BxTxD
+        return keep_divided(x_BxTxD)
 
 
 class DecoderLayer(nn.Module):
@@ -180,9 +181,9 @@ class DecoderLayer(nn.Module):
         mixed_BxTxD, buffers = SelfAttention(config, name="attention")(normed_BxTxD, buffers, context, layer)
         mlp, mlp_norm = Mlp(config, name="mlp"), norm(config.norm, config.norm_eps, config.dtype, "mlp_norm")
         if config.parallel:
-            return (x_BxTxD + mixed_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
+            return (keep_divided(x_BxTxD + mixed_BxTxD + mlp(mlp_norm(x_BxTxD))), buffers), None
         x_BxTxD += mixed_BxTxD
-        return (x_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
+        return (keep_divided(x_BxTxD + mlp(mlp_norm(x_BxTxD))), buffers), None
 
 
 class SelfAttention(nn.Module):

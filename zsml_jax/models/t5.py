@@ -25,6 +25,7 @@ from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_lay
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.norms import norm
 from zsml_jax.models.t5_position import relative_buckets
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -225,6 +226,7 @@ class Encoder(nn.Module):
     def __call__(self, x_BxTxD: Array, attention_mask_BxT: AnyArray | None) -> Array:
         """Returns the normalised ``x_BxTxD``."""
         config = self.config
+        x_BxTxD = keep_divided(x_BxTxD)
         slots_T = np.arange(x_BxTxD.shape[1])
         bias_1xHxTxT = RelativeBias(config, bidirectional=True, name="relative")(slots_T, slots_T)
         mask_Bx1x1xT = None if attention_mask_BxT is None else jnp.asarray(attention_mask_BxT != 0)[:, None, None, :]
@@ -276,7 +278,7 @@ class Decoder(nn.Module):
             slot,
         )
         indices_L = np.arange(config.num_layers, dtype=np.int32)
-        carry = x_BxTxD, buffers
+        carry = keep_divided(x_BxTxD), buffers
         x_BxTxD, buffers = run_layers(DecoderLayer, config, carry, context, indices_L, num_layers=config.num_layers)
         if cache is not None and own is not None and buffers is not None:
             own = own._replace(keys=buffers[0], values=buffers[1])
@@ -297,7 +299,7 @@ class EncoderLayer(nn.Module):
         attention = Attention(self.config, name="attention")
         keys, values = attention.keys_and_values(normed_BxTxD)
         x_BxTxD += attention(normed_BxTxD, keys, values, mask, bias)
-        return x_BxTxD + Mlp(self.config, name="mlp")(_norm(self.config, "mlp_norm")(x_BxTxD)), None
+        return keep_divided(x_BxTxD + Mlp(self.config, name="mlp")(_norm(self.config, "mlp_norm")(x_BxTxD))), None
 
 
 class DecoderLayer(nn.Module):
@@ -334,7 +336,7 @@ class DecoderLayer(nn.Module):
         x_BxTxD += cross(normed_BxTxD, keys, values, context.source_mask_Bx1x1xS, None)
 
         x_BxTxD += Mlp(config, name="mlp")(_norm(config, "mlp_norm")(x_BxTxD))
-        return (x_BxTxD, buffers), None
+        return (keep_divided(x_BxTxD), buffers), None
 
 
 class Attention(nn.Module):
