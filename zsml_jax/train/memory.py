@@ -59,11 +59,16 @@ def step_memory(
     Returns:
       The bytes of each device, as the compiler of the mesh's backend lays them out. Another backend, with other fused
       kernels and dtypes, needs another amount.
+
+    Raises:
+      NotImplementedError: if the compiler does not tell.
     """
     pinned = jax.tree.map(lambda x: x.sharding, state)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(pinned, None))
     with activations.divided(mesh, batch_axes):
         planned = jitted.lower(state, batch).compile().memory_analysis()
+    if planned is None:
+        raise NotImplementedError(f"the compiler of {jax.default_backend()} does not say what memory it plans")
     return StepMemory(
         planned.argument_size_in_bytes,
         planned.output_size_in_bytes,
