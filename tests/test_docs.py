@@ -1,7 +1,9 @@
-"""What the pages name exists: the tests that show a difference, modules, experiments and their presets."""
+"""What the pages name exists, and what they show is so: tests, modules, presets, and the examples of some pages."""
 
+import doctest
 import importlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,20 @@ def test_the_readme_lists_the_presets_that_there_are():
         if presets:
             row = next(line for line in text.splitlines() if line.startswith(f"| `{folder.name}` |"))
             assert set(re.findall(r"`(\w+)`", row.split("|")[2])) == presets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["models", "training", "transform"])
+def test_the_examples_of_a_page_give_what_they_show(name, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "tests" / "golden" / "decoders" / "llama", tmp_path / "tiny-llama")
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "docs" / f"{name}.md"
+    # Each block by itself, since a fence would read as output; all in one namespace.
+    blocks = re.findall(r"```pycon\n(.*?)```", file.read_text(), re.S)
+    assert blocks
+    globs, runner = {}, doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for i, block in enumerate(blocks):
+        test = doctest.DocTestParser().get_doctest(block, globs, f"block {i}", str(file), None)
+        runner.run(test, clear_globs=False)
+        globs = test.globs
+    assert runner.failures == 0

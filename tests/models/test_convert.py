@@ -10,7 +10,13 @@ from tests.models.test_rules import TABLE
 from zsml_jax import models
 from zsml_jax.models.convert import convert, revert
 from zsml_jax.models.lazy_tensor import LazyTensor
+from zsml_jax.models.pretrained import FAMILIES
 from zsml_jax.models.rules import THIRDS, TRANSPOSE, Rule, Table
+from zsml_jax.train import sharding_tables
+from zsml_jax.train.sharding import make_mesh, partition
+
+FOLDER = DECODERS.parent
+GOLDEN = sorted(str(file.parent.relative_to(FOLDER)) for file in FOLDER.rglob("config.json"))
 
 STACKED = Table(
     (
@@ -110,6 +116,24 @@ def test_parameters_go_straight_to_the_sharding_of_their_path():
     assert jax.tree.map(lambda leaf: leaf.sharding, again) == as_tree
     on_third = models.load(DECODERS / "llama", sharding=SingleDeviceSharding(jax.devices()[3])).params
     assert {device for leaf in jax.tree.leaves(on_third) for device in leaf.devices()} == {jax.devices()[3]}
+
+
+@pytest.mark.parametrize("family", GOLDEN)
+def test_a_mesh_stands_for_the_table_of_the_family(family):
+    mesh = make_mesh("data:2,model:2")
+    expected, pretrained = models.load(FOLDER / family), models.load(FOLDER / family, sharding=mesh)
+    chex.assert_trees_all_equal(pretrained.params, expected.params)
+    table = partition(expected.params, mesh, sharding_tables.rules_for(pretrained.model_type))
+    assert jax.tree.map(lambda leaf: leaf.sharding, pretrained.params) == table
+    assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(pretrained.params))
+
+
+def test_every_family_has_a_table_and_one_that_a_mesh_cannot_divide_is_named():
+    assert set(sharding_tables.MODEL_TYPES) == set(FAMILIES)
+    with pytest.raises(
+        ValueError, match=r"layers/attention/key/kernel \(3, 16, 8\) .*: 16 is not divisible by the 3 dev"
+    ):
+        models.load(FOLDER / "decoders/llama", sharding=make_mesh("data:3,model:1", devices=jax.devices()[:3]))
 
 
 def test_a_sharding_pytree_of_another_structure_is_refused():

@@ -152,6 +152,17 @@ def test_every_parameter_that_does_not_fit_is_named(model):
         sharding.partition(params, mesh, [(".*", P("model"))])
 
 
+def test_the_first_partition_that_fits_is_taken_and_the_last_is_reported():
+    mesh = sharding.make_mesh("data:2,model:2")
+    words = sharding.FirstFit((P("model", "data"), P(None, "data")))
+    assert words.spec((8, 4), mesh) == P("model", "data")
+    assert words.spec((7, 4), mesh) == P(None, "data")
+    with pytest.raises(ValueError, match="3 is not divisible by the 2 devices of data"):
+        sharding.partition({"word": np.zeros((7, 3))}, mesh, [("word", words)])
+    with pytest.raises(ValueError, match=r"'word' names \['model'\]"):
+        sharding.partition({"word": np.zeros((7, 3))}, sharding.make_mesh("data:-1"), [("word", words)])
+
+
 def test_fsdp_divides_the_largest_axis_that_can_be_divided():
     mesh = sharding.make_mesh("data:-1")
     assert Fsdp("data", min_size=1).spec((8, 6, 16), mesh) == P(None, None, "data")

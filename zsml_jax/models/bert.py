@@ -21,6 +21,7 @@ from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import check_mask
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
 from zsml_jax.models.norms import norm
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -173,7 +174,7 @@ class Embeddings(nn.Module):
         x_BxTxE += embed(config.max_positions, name="position")(positions_BxT)
         if config.type_vocab_size:
             x_BxTxE += embed(config.type_vocab_size, name="token_type")(token_types_BxT)
-        x_BxTxE = _norm(config, "norm")(x_BxTxE)
+        x_BxTxE = _norm(config, "norm")(keep_divided(x_BxTxE))
         return x_BxTxE if config.embedding_width is None else _dense(config, config.width, "widen")(x_BxTxE)
 
 
@@ -188,7 +189,7 @@ class EncoderLayer(nn.Module):
         config = self.config
         mixed_BxTxD = SelfAttention(config, name="attention")(x_BxTxD, mask_Bx1x1xT)
         x_BxTxD = _norm(config, "attention_norm")(x_BxTxD + mixed_BxTxD)
-        return _norm(config, "mlp_norm")(x_BxTxD + Mlp(config, name="mlp")(x_BxTxD))
+        return keep_divided(_norm(config, "mlp_norm")(x_BxTxD + Mlp(config, name="mlp")(x_BxTxD)))
 
 
 class SelfAttention(nn.Module):

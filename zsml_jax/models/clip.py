@@ -21,6 +21,7 @@ from zsml_jax.models.config_checks import check_activation, check_dtype, check_h
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -180,7 +181,7 @@ class TextTower(nn.Module):
         x_BxTxD = nn.Embed(config.vocab_size, tower.width, dtype=tower.dtype, name="word")(tokens_BxT)
         x_BxTxD += nn.Embed(config.max_positions, tower.width, dtype=tower.dtype, name="position")(np.arange(length))
         mask = causal_mask(np.arange(length), attention_mask_BxT, length)
-        x_BxTxD, _ = run_layers(TowerLayer, tower, x_BxTxD, mask, None, num_layers=tower.num_layers)
+        x_BxTxD, _ = run_layers(TowerLayer, tower, keep_divided(x_BxTxD), mask, None, num_layers=tower.num_layers)
         x_BxTxD = norm("layer", tower.norm_eps, tower.dtype, "norm")(x_BxTxD)
         ends_BxT = tokens_BxT if config.end_id is None else tokens_BxT == config.end_id
         end_BxD = jnp.take_along_axis(x_BxTxD, jnp.argmax(ends_BxT, axis=1)[:, None, None], axis=1)[:, 0]
@@ -208,7 +209,7 @@ class ImageTower(nn.Module):
         x_BxTxD = jnp.concatenate([class_Bx1xD, x_BxTxD], axis=1)
         length = x_BxTxD.shape[1]
         x_BxTxD += nn.Embed(length, tower.width, dtype=tower.dtype, name="position")(np.arange(length))
-        x_BxTxD = norm("layer", tower.norm_eps, tower.dtype, "pre_norm")(x_BxTxD)
+        x_BxTxD = norm("layer", tower.norm_eps, tower.dtype, "pre_norm")(keep_divided(x_BxTxD))
         x_BxTxD, _ = run_layers(TowerLayer, tower, x_BxTxD, None, None, num_layers=tower.num_layers)
         class_BxD = norm("layer", tower.norm_eps, tower.dtype, "norm")(x_BxTxD[:, 0])
         return _projected(class_BxD, config), x_BxTxD
@@ -227,7 +228,7 @@ class TowerLayer(nn.Module):
         x_BxTxD += SelfAttention(config, name="attention")(normed_BxTxD, mask_BxTxT)
         normed_BxTxD = norm("layer", config.norm_eps, config.dtype, "mlp_norm")(x_BxTxD)
         mlp = Mlp(config.width, config.mlp_width, config.activation, dtype=config.dtype, name="mlp")
-        return x_BxTxD + mlp(normed_BxTxD), None
+        return keep_divided(x_BxTxD + mlp(normed_BxTxD)), None
 
 
 class SelfAttention(nn.Module):

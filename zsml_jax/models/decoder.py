@@ -26,6 +26,7 @@ from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.rotary import cos_sin, rotate
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 _NO_WINDOW = np.iinfo(np.int32).max
@@ -163,7 +164,7 @@ class Embeddings(nn.Module):
         if config.rotary is None:
             position = nn.Embed(config.max_positions, config.width, dtype=config.dtype, name="position")
             x_BxTxD += position(positions_BxT)
-        return x_BxTxD
+        return keep_divided(x_BxTxD)
 
 
 class DecoderLayer(nn.Module):
@@ -189,9 +190,9 @@ class DecoderLayer(nn.Module):
         )
         mlp_norm = norm(config.norm, config.norm_eps, config.dtype, "mlp_norm")
         if config.parallel:
-            return (x_BxTxD + mixed_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
+            return (keep_divided(x_BxTxD + mixed_BxTxD + mlp(mlp_norm(x_BxTxD))), buffers), None
         x_BxTxD += mixed_BxTxD
-        return (x_BxTxD + mlp(mlp_norm(x_BxTxD)), buffers), None
+        return (keep_divided(x_BxTxD + mlp(mlp_norm(x_BxTxD))), buffers), None
 
 
 class SelfAttention(nn.Module):

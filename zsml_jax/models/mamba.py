@@ -23,6 +23,7 @@ from zsml_jax.models.config_checks import check_activation, check_dtype, check_s
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.selective_scan import selective_scan
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array, Key
 
 _MIN_STEP, _MAX_STEP = 1e-3, 1e-1
@@ -199,9 +200,8 @@ class Embeddings(nn.Module):
         """Returns ``x_BxTxD``."""
         init = nn.initializers.normal(0.02)
         config = self.config
-        return nn.Embed(config.vocab_size, config.width, dtype=config.dtype, embedding_init=init, name="word")(
-            tokens_BxT
-        )
+        word = nn.Embed(config.vocab_size, config.width, dtype=config.dtype, embedding_init=init, name="word")
+        return keep_divided(word(tokens_BxT))
 
 
 class Head(nn.Module):
@@ -227,7 +227,7 @@ class MambaLayer(nn.Module):
         """Returns the next ``x_BxTxD`` and the layer's part of the cache."""
         normed_BxTxD = _norm(self.config)(x_BxTxD)
         mixed_BxTxD, cache = Mixer(self.config, name="mixer")(normed_BxTxD, is_token_BxT, cache)
-        return x_BxTxD + mixed_BxTxD.astype(x_BxTxD.dtype), cache
+        return keep_divided(x_BxTxD + mixed_BxTxD.astype(x_BxTxD.dtype)), cache
 
 
 class Mixer(nn.Module):

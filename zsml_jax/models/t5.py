@@ -23,6 +23,7 @@ from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.t5_config import T5Config
 from zsml_jax.models.t5_layers import DecoderContext, DecoderLayer, EncoderLayer, t5_norm
 from zsml_jax.models.t5_position import RelativeBias
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -165,6 +166,7 @@ class Encoder(nn.Module):
     def __call__(self, x_BxTxD: Array, attention_mask_BxT: AnyArray | None) -> Array:
         """Returns the normalised ``x_BxTxD``."""
         config = self.config
+        x_BxTxD = keep_divided(x_BxTxD)
         slots_T = np.arange(x_BxTxD.shape[1])
         bias_1xHxTxT = RelativeBias(config, bidirectional=True, name="relative")(slots_T, slots_T)
         mask_Bx1x1xT = None if attention_mask_BxT is None else jnp.asarray(attention_mask_BxT != 0)[:, None, None, :]
@@ -206,7 +208,7 @@ class Decoder(nn.Module):
             slot,
         )
         indices_L = np.arange(config.num_layers, dtype=np.int32)
-        carry = x_BxTxD, buffers
+        carry = keep_divided(x_BxTxD), buffers
         (x_BxTxD, buffers), _ = run_layers(
             DecoderLayer, config, carry, context, indices_L, num_layers=config.num_layers
         )

@@ -14,6 +14,7 @@ from zsml_jax.models.kv_cache import write_layer
 from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
 from zsml_jax.models.t5_config import T5Config
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import Array
 
 
@@ -40,7 +41,7 @@ class EncoderLayer(nn.Module):
         attention = Attention(self.config, name="attention")
         keys, values = attention.keys_and_values(normed_BxTxD)
         x_BxTxD += attention(normed_BxTxD, keys, values, mask, bias)
-        return x_BxTxD + _mlp(self.config)(t5_norm(self.config, "mlp_norm")(x_BxTxD)), None
+        return keep_divided(x_BxTxD + _mlp(self.config)(t5_norm(self.config, "mlp_norm")(x_BxTxD))), None
 
 
 class DecoderLayer(nn.Module):
@@ -77,7 +78,7 @@ class DecoderLayer(nn.Module):
         x_BxTxD += cross(normed_BxTxD, keys, values, context.source_mask_Bx1x1xS, None)
 
         x_BxTxD += _mlp(config)(t5_norm(config, "mlp_norm")(x_BxTxD))
-        return (x_BxTxD, buffers), None
+        return (keep_divided(x_BxTxD), buffers), None
 
 
 class Attention(nn.Module):

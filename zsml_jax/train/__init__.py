@@ -13,6 +13,7 @@ longer.
 """
 
 from zsml_jax.train import (
+    activations,
     checkpoint,
     distributed,
     halving,
@@ -39,6 +40,7 @@ __all__ = [
     "FitResult",
     "NotFiniteError",
     "TrainState",
+    "activations",
     "checkpoint",
     "distributed",
     "fit",

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zsml_jax.report import RunFolder
-from zsml_jax.train import sharding
+from zsml_jax.train import activations, sharding
 from zsml_jax.train.checkpoint import Checkpointer
 from zsml_jax.train.early_stopping import Best, EarlyStopping
 from zsml_jax.train.evaluator import Evaluator
@@ -197,7 +197,8 @@ def fit(
             placed = sharding.shard_batch(batch, mesh, axes=batch_axes)
             if flops is None and peak_flops is not None:
                 flops = _flops(loss_fn, optimizer, state, placed)
-            state, metrics = step_fn(state, placed)
+            with activations.divided(mesh, batch_axes):
+                state, metrics = step_fn(state, placed)
             if step == start + 1:
                 clock.rates()  # compilation is not training
             clock.count(float(len(jax.tree.leaves(batch)[0]) if units is None else units(batch)))

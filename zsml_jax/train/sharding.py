@@ -11,7 +11,8 @@ Example::
     state = shard_state(state, mesh, rules)
     batch = shard_batch(batch, mesh)
 
-XLA puts the collectives in. A family of models has such a list; ``REPLICATED`` is plain data parallelism.
+XLA puts the collectives in. :mod:`.sharding_tables` has such a list for each family of models; ``REPLICATED`` is plain
+data parallelism.
 """
 
 import dataclasses
@@ -50,7 +51,23 @@ class Fsdp:
         return PartitionSpec(*(self.axis if i == chosen else None for i in range(chosen + 1)))
 
 
-ShardingRule = tuple[str, PartitionSpec | Fsdp]
+@dataclasses.dataclass(frozen=True)
+class FirstFit:
+    """The first of several partitions that divides an array evenly, for sizes that a mesh may not divide.
+
+    Attributes:
+      specs: the partitions, the best one first. The last is used where none fits, so that the misfit is reported; with
+        ``PartitionSpec()`` there, the array is copied to every device instead.
+    """
+
+    specs: tuple[PartitionSpec, ...]
+
+    def spec(self, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+        """Returns the partition of an array."""
+        return next((spec for spec in self.specs if not _misfits(shape, spec, mesh)), self.specs[-1])
+
+
+ShardingRule = tuple[str, PartitionSpec | Fsdp | FirstFit]
 #: A copy of every parameter on every device.
 REPLICATED: Final[tuple[ShardingRule, ...]] = ((".*", PartitionSpec()),)
 
@@ -90,7 +107,7 @@ def partition(params: PyTree, mesh: Mesh | AbstractMesh, rules: Sequence[Shardin
     Args:
       params: concrete or abstract parameters.
       mesh: the mesh.
-      rules: pairs of a regular expression and a PartitionSpec or :class:`Fsdp`.
+      rules: pairs of a regular expression and a PartitionSpec, :class:`Fsdp` or :class:`FirstFit`.
 
     Raises:
       ValueError: if a parameter has no rule, a rule names an axis that the mesh has not, or names more axes than the
@@ -105,7 +122,7 @@ def partition(params: PyTree, mesh: Mesh | AbstractMesh, rules: Sequence[Shardin
     problems, shardings = [], []
     for path, leaf, number in zip(parameter_paths.paths(params), leaves, matched, strict=True):
         rule = rules[number][1]
-        spec = rule.spec(leaf.shape, mesh) if isinstance(rule, Fsdp) else rule
+        spec = rule if isinstance(rule, PartitionSpec) else rule.spec(leaf.shape, mesh)
         problems += [f"{path} {leaf.shape} by {spec}: {problem}" for problem in _misfits(leaf.shape, spec, mesh)]
         shardings.append(NamedSharding(mesh, spec))
     if problems:
@@ -215,9 +232,11 @@ def pmap_step(step: Callable[..., Any], *, axis_name: str = "data") -> Callable[
     return jax.pmap(step, axis_name=axis_name, donate_argnums=(0,))
 
 
-def _axes(rule: PartitionSpec | Fsdp) -> set[str]:
+def _axes(rule: PartitionSpec | Fsdp | FirstFit) -> set[str]:
     if isinstance(rule, Fsdp):
         return {rule.axis}
+    if isinstance(rule, FirstFit):
+        return set().union(*map(_axes, rule.specs))
     return {name for entry in rule if entry is not None for name in ((entry,) if isinstance(entry, str) else entry)}
 
 

@@ -55,8 +55,12 @@ class Metric:
         """Returns the distances of pairs of class ids, ``(m,)``."""
         return self.distances(self.class_ids.indices(a, "a"), self.class_ids.indices(b, "b"))
 
+    @jax.jit
     def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
         """Returns the distances of class indices, broadcast against each other."""
+        return self._distances(a, b)
+
+    def _distances(self, a: AnyArray, b: AnyArray) -> Array:
         raise NotImplementedError
 
     @property

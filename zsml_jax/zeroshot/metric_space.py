@@ -60,9 +60,7 @@ class MatrixMetric(Metric):
         if not np.allclose(values, values.T, rtol=1e-5, atol=0):
             raise ValueError("distances must be symmetric")
 
-    @jax.jit
-    def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
-        """Returns the distances of class indices, broadcast against each other."""
+    def _distances(self, a: AnyArray, b: AnyArray) -> Array:
         return jnp.asarray(self.matrix)[a, b]
 
     def triangle_violation(self) -> float:
@@ -94,9 +92,7 @@ class EuclideanMetric(Metric):
         if not is_traced(self.embeddings) and not np.isfinite(self.embeddings).all():
             raise ValueError("embeddings must be finite")
 
-    @jax.jit
-    def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
-        """Returns the distances of class indices, broadcast against each other."""
+    def _distances(self, a: AnyArray, b: AnyArray) -> Array:
         x = jnp.asarray(self.embeddings)
         squared = jnp.sum(x**2, axis=1)
         # Inner products, not differences, so that a block of pairs needs no (pairs, d) array.
@@ -136,8 +132,7 @@ class CompleteMetric(Metric):
         """Keeps the class ids."""
         self.class_ids = ClassIds(classes)
 
-    def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
-        """Returns 0 for equal class indices, else 1."""
+    def _distances(self, a: AnyArray, b: AnyArray) -> Array:
         return jnp.not_equal(a, b).astype(float)
 
     def frechet_mean(

@@ -102,9 +102,7 @@ class TreeMetric(Metric):
         farthest = jnp.argmax(self.distances(first, everyone))
         return float(jnp.max(self.distances(farthest, everyone)))
 
-    @jax.jit
-    def distances(self, a: Int[AnyArray, "*#m"], b: Int[AnyArray, "*#m"]) -> Float[Array, "*m"]:
-        """Returns the distances of class indices, broadcast against each other."""
+    def _distances(self, a: AnyArray, b: AnyArray) -> Array:
         height, position = jnp.asarray(self.height), jnp.asarray(self.position)
         i, j = position[a], position[b]
         top = height[self._lowest_common_ancestor(i, j)]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
 from zsml_jax.models.vision.convolution import TENSORFLOW_BATCH_NORM, Norm, conv, norm
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -110,7 +111,7 @@ class InvertedBottleneck(nn.Module):
             y_BxHxWxC = _conv_norm(config, inner, 1, train, "expand")(y_BxHxWxC)
         depthwise = _conv_norm(config, inner, stage.kernel, train, "depthwise", stride=self.stride, groups=inner)
         y_BxHxWxC = _conv_norm(config, stage.width, 1, train, "project", activate=False)(depthwise(y_BxHxWxC))
-        return x_BxHxWxC + y_BxHxWxC if x_BxHxWxC.shape == y_BxHxWxC.shape else y_BxHxWxC
+        return keep_divided(x_BxHxWxC + y_BxHxWxC if x_BxHxWxC.shape == y_BxHxWxC.shape else y_BxHxWxC)
 
 
 def _conv_norm(

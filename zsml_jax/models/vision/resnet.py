@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
 from zsml_jax.models.vision.convolution import BATCH_NORM, Norm, conv, norm
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -100,7 +101,7 @@ class BasicBlock(nn.Module):
         y_BxHxWxC = norm(config.norm, train, dtype=config.dtype, name="norm_1")(y_BxHxWxC)
         if x_BxHxWxC.shape != y_BxHxWxC.shape:
             x_BxHxWxC = self._shortcut(x_BxHxWxC, train)
-        return jax.nn.relu(x_BxHxWxC + y_BxHxWxC)
+        return keep_divided(jax.nn.relu(x_BxHxWxC + y_BxHxWxC))
 
     def _shortcut(self, x_BxHxWxC: Array, train: bool) -> Array:
         config = self.config

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
 from zsml_jax.models.vision.convolution import BATCH_NORM, Norm, conv, norm
+from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
 
 
@@ -80,4 +81,4 @@ class PreActivationBlock(nn.Module):
             x_BxHxWxC = conv(self.width, 1, stride=self.stride, dtype=config.dtype, name="shortcut")(y_BxHxWxC)
         y_BxHxWxC = conv(self.width, 3, stride=self.stride, dtype=config.dtype, name="conv_0")(y_BxHxWxC)
         y_BxHxWxC = jax.nn.relu(norm(config.norm, train, dtype=config.dtype, name="norm_1")(y_BxHxWxC))
-        return x_BxHxWxC + conv(self.width, 3, dtype=config.dtype, name="conv_1")(y_BxHxWxC)
+        return keep_divided(x_BxHxWxC + conv(self.width, 3, dtype=config.dtype, name="conv_1")(y_BxHxWxC))
