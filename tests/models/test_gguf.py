@@ -12,6 +12,7 @@ import safetensors.numpy
 from tests.models.conftest import DECODERS
 from zsml_jax import models
 from zsml_jax.data import assets
+from zsml_jax.models import gguf_file
 from zsml_jax.models.gguf_file import read_gguf
 from zsml_jax.models.rotary import Rotary, frequencies
 
@@ -137,12 +138,36 @@ def test_half_precision_tensors_are_read_as_their_values(tmp_path):
     np.testing.assert_array_equal(tensors["model.norm.weight"].read(), norm.astype(np.float32))
 
 
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q8_0", "F16", "F32"])
+def test_parameters_outlive_their_file_and_quantised_ones_are_the_nearest_values(kind, tmp_path):
+    """A tensor that is stored as it is must not stay a view of the mapped file."""
+    kind = gguf.GGMLQuantizationType[kind]
+    values = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_tensor("x", gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    reader = gguf_file._Reader(tmp_path / "model.gguf")
+    read = gguf_file._lazy(reader.tensors[0], 0).read()
+    assert not np.may_share_memory(read, reader.data)
+    bits = {2: 4, 3: 4, 6: 5, 8: 8}.get(int(kind), 10)
+    np.testing.assert_allclose(read, values, atol=np.abs(values).max() / 2 ** (bits - 1))
+
+
 def test_files_that_cannot_be_read_say_why(tmp_path):
     with pytest.raises(ValueError, match=r"architecture 'gpt2' is not supported; supported: \('llama'"):
         models.load(write_gguf(tmp_path / "gpt2.gguf", "llama", architecture="gpt2"))
     (tmp_path / "broken.gguf").write_bytes(b"GGML" + bytes(100))
     with pytest.raises(ValueError, match=r"broken\.gguf is damaged, or not a GGUF file"):
         models.load(tmp_path / "broken.gguf")
+    whole = write_gguf(tmp_path / "whole.gguf", "llama").read_bytes()
+    for part in (0.2, 0.9):
+        (tmp_path / "broken.gguf").write_bytes(whole[: int(part * len(whole))])
+        with pytest.raises(ValueError, match=r"broken\.gguf is damaged, or not a GGUF file"):
+            models.load(tmp_path / "broken.gguf")
+    (tmp_path / "whole.gguf").unlink()
     shutil.copy(tmp_path / "broken.gguf", tmp_path / "second.gguf")
     with pytest.raises(ValueError, match="holds several GGUF files"):
         models.load(tmp_path)

@@ -55,14 +55,17 @@ def convert(
         slots = _slots(table, path, leaf)
         stacked = slots != (path,)
         kept = plan[slots[0]][1].dtype or dtype
-        value = np.empty(leaf.shape, kept)
+        value = np.empty(leaf.shape if stacked else (0,), kept)
         for i, slot in enumerate(slots):
             name, rule, part = plan[slot]
             with np.errstate(over="ignore"):  # reported below, by name
-                row = np.asarray(rule.parts(tensors[name].read())[part]).astype(kept)
-            if not np.isfinite(row.astype(np.float32, copy=False)).all():
+                row = np.asarray(rule.parts(tensors[name].read())[part]).astype(kept, copy=False)
+            if not np.isfinite(row).all():
                 problems.append(f"not finite as {jnp.dtype(kept)}: {name}")
-            value[i if stacked else ...] = row
+            if stacked:
+                value[i] = row
+            else:
+                value = row
         params[path] = _on_device(value, place[path])
     _raise_if(problems, f"{source} has damaged weights")
     return flax.traverse_util.unflatten_dict(params, sep="/")
@@ -184,9 +187,10 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
 
 
 def _on_device(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:
+    # Waiting lets go of the value before the next one is read.
     if sharding is None:
-        return jnp.asarray(np.asarray(value, order="C"))
-    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+        return jax.device_put(value).block_until_ready()
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index]).block_until_ready()
 
 
 def _shapes(rule: Rule, tensor: LazyTensor) -> tuple[tuple[int, ...], ...] | None:

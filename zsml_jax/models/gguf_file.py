@@ -22,6 +22,14 @@ from zsml_jax.models.tokenizer_files import TokenizerFiles
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
 
+class _Reader(gguf.GGUFReader):
+    """The package's reader on a plain array over the mapped file, whose slices cost a third of a map's own."""
+
+    def _get(self, *args: Any, **kwargs: Any) -> Any:
+        self.data: Any = np.asarray(self.data)
+        return super()._get(*args, **kwargs)
+
+
 class GgufModel(NamedTuple):
     """What a GGUF file holds.
 
@@ -65,7 +73,7 @@ def read_gguf(path: Path) -> GgufModel:
       ValueError: if the file is damaged, or its architecture or rotary embedding is not supported.
     """
     try:
-        reader = gguf.GGUFReader(path)
+        reader = _Reader(path)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
     except (ValueError, IndexError, KeyError) as error:
         raise ValueError(f"{path} is damaged, or not a GGUF file: {error}") from error
@@ -139,6 +147,8 @@ def _lazy(tensor: gguf.ReaderTensor, permuted_heads: int) -> LazyTensor:
 
     def read() -> np.ndarray:
         value = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(shape)
+        if np.may_share_memory(value, tensor.data):  # parameters must outlive the file
+            value = value.copy()
         if permuted_heads:
             pairs = value.reshape(permuted_heads, -1, 2, *shape[1:])
             value = pairs.swapaxes(1, 2).reshape(shape)
