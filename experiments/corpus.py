@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,13 +23,14 @@ class Corpus(NamedTuple):
         return [len(passage.encode()) for passage in self.held_out]
 
 
-def load_corpus(texts: Sequence[str], passage_chars: int, held_out_every: int) -> Corpus:
+def load_corpus(texts: Sequence[str], passage_chars: int, held_out_every: int, *, unwrap_lines: bool = False) -> Corpus:
     """Cuts text files into passages and holds out every so many of them.
 
     Args:
       texts: files, patterns or folders, see :class:`~zsml_jax.data.documents.TextFiles`.
       passage_chars: the most characters of a passage.
       held_out_every: passages from one that is held out to the next; at least 2.
+      unwrap_lines: whether single line breaks become spaces; empty lines stay.
 
     Raises:
       ValueError: if there are no files, too little text, or a number is out of its range.
@@ -37,7 +39,8 @@ def load_corpus(texts: Sequence[str], passage_chars: int, held_out_every: int) -
         raise ValueError("texts must name text files, folders of them or patterns: --texts FOLDER")
     if held_out_every < 2:
         raise ValueError(f"held_out_every must be at least 2, got {held_out_every}")
-    found = [passage for text in documents.TextFiles(texts) for passage in documents.passages(text, passage_chars)]
+    whole = [_unwrapped(text) if unwrap_lines else text for text in documents.TextFiles(texts)]
+    found = [passage for text in whole for passage in documents.passages(text, passage_chars)]
     if len(found) < held_out_every:
         raise ValueError(
             f"texts must hold at least {held_out_every} passages (held_out_every), got {len(found)}; "
@@ -66,3 +69,7 @@ def baselines(corpus: Corpus) -> dict[str, float]:
         "lzma, after the training text": 8 * (pack(train + held_out) - pack(train)),
     }
     return {name: value / len(held_out) for name, value in bits.items()}
+
+
+def _unwrapped(text: str) -> str:
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text)

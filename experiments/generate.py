@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TextIO
 
 import jax
@@ -96,19 +96,14 @@ def sampling_of(options: Options) -> Sampling:
     return sampling
 
 
-def chat(session: "Session", read: Callable[[str], str] = input) -> None:
-    """Answers line after line until the input ends.
-
-    Args:
-      session: the model and the conversation.
-      read: asks for a line.
-    """
+def chat(session: "Session") -> None:
+    """Answers line after line until the input ends."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401, since importing it gives the lines a history and makes them editable
     _tell("Ctrl-C stops an answer, Ctrl-D ends the chat.")
     while True:
         try:
-            line = read("\n> ")
+            line = input("\n> ")
         except EOFError:
             print()
             return

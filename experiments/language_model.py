@@ -43,6 +43,8 @@ class Texts:
     """Text files (also .gz), folders of them, or patterns such as 'books/*.md'."""
     passage_chars: int = 8_000
     """Texts are cut into passages of at most so many characters, the documents of the model."""
+    unwrap_lines: bool = False
+    """Single line breaks become spaces, for texts whose lines are wrapped."""
     held_out_every: int = 10
     """Every so many passages one is held out."""
     seed: int = 0
@@ -61,16 +63,16 @@ class Config(Texts):
     """Attention heads of a GPT-2."""
     length: int = 256
     """Tokens in a row; a GPT-2 learns so many positions."""
-    batch_size: int = 8
-    steps: int = 600
+    batch_size: int = 4
+    steps: int = 1000
     learning_rate: float = 2e-3
     """The peak of AdamW's, after a linear warm-up and before half a cosine down to a tenth of it."""
-    warmup_steps: int = 40
+    warmup_steps: int = 50
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    report_every: int = 25
+    report_every: int = 50
     """Steps between two reports of the loss and of the bits per held-out byte."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = 200
     prompts: tuple[str, ...] = ("",)
     """What the samples go on from; nothing but the beginning of a passage where it is empty."""
     sample_tokens: int = 120
@@ -97,7 +99,9 @@ def run(config: Config | Evaluation, folder: RunFolder) -> None:
     """Trains a model, or evaluates one, and reports its bits per byte beside those of compressors."""
     with _refusals():
         _check(config)
-        corpus = corpora.load_corpus(config.texts, config.passage_chars, config.held_out_every)
+        corpus = corpora.load_corpus(
+            config.texts, config.passage_chars, config.held_out_every, unwrap_lines=config.unwrap_lines
+        )
     if isinstance(config, Evaluation):
         evaluate_pretrained(config, corpus, folder)
     else:

@@ -7,4 +7,4 @@ from experiments.language_model import Config
 
 
 def get_config() -> Config:
-    return Config(architecture="mamba")
+    return Config(architecture="mamba", steps=600, unwrap_lines=True, prompts=("", "She was", "It is a truth"))
