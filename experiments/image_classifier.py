@@ -47,7 +47,7 @@ class Config:
     train_examples: int = 0
     """Use so many training images; 0 is all."""
     mode: sweep.Mode = "map"
-    """How trials run. vmap suits dense layers; XLA has no fast CPU convolution for a different kernel in each trial."""
+    """How trials run. vmap suits mlp and lenet5; on a CPU the other nets' convolutions are slow with it."""
     trials_at_a_time: int = 1
     """With the mode map."""
     seed: int = 0

@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 
 import numpy as np
@@ -113,6 +114,37 @@ def test_text_files_are_documents_whole_or_by_a_separator(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="paths must hold text"):
         documents.TextFiles(tmp_path / "empty")
+
+
+def test_packed_text_files_and_patterns_are_read_and_what_is_no_text_is_named(tmp_path):
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress("zwö".encode()))
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
+    (tmp_path / "c.md").write_text("three", encoding="utf-8")
+    assert list(documents.TextFiles(tmp_path)) == ["one", "zwö"]
+    assert list(documents.TextFiles([str(tmp_path / "*.md"), tmp_path / "a*"])) == ["three", "one"]
+    with pytest.raises(ValueError, match=r"paths must exist; .*\*.rst does not"):
+        documents.TextFiles(str(tmp_path / "*.rst"))
+    (tmp_path / "d.txt.gz").write_text("not packed")
+    (tmp_path / "e.txt").write_bytes(b"\xff\xfe")
+    for name in ("d.txt.gz", "e.txt"):
+        with pytest.raises(ValueError, match=f"{name} must be UTF-8 text, packed if its name ends in .gz"):
+            documents.TextFiles(tmp_path / name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text("ab .\n", max_size=60), longest=st.integers(1, 20))
+def test_passages_are_short_enough_and_joined_the_text_again(text, longest):
+    found = documents.passages(text, longest)
+    assert "".join(found) == text
+    assert all(0 < len(passage) <= longest for passage in found)
+
+
+def test_passages_end_at_the_best_place_that_leaves_half_of_them():
+    assert documents.passages("aa\n\nbb cc\ndd. ee ff", 10) == ["aa\n\nbb cc\n", "dd. ee ff"]
+    assert documents.passages("aaaa\n\nbb cc\ndd", 10) == ["aaaa\n\n", "bb cc\ndd"]
+    assert documents.passages("aaaaaaaaaaaa", 5) == ["aaaaa", "aaaaa", "aa"]
+    with pytest.raises(ValueError, match="longest must be at least 1, got 0"):
+        documents.passages("a", 0)
 
 
 def test_json_lines_are_read_one_by_one_and_a_bad_one_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """Texts as random-access sources of documents: files, JSON lines, TFDS splits, or any list of strings."""
 
+import glob
+import gzip
 import json
 import os
 from collections.abc import Sequence
@@ -13,19 +15,20 @@ class TextFiles:
     r"""Text files; each is a document, or several where a separator is given.
 
     Args:
-      paths: files, or folders whose ``*.txt`` are meant, in the order of their names.
+      paths: files, patterns such as ``"books/*.md"``, or folders whose ``*.txt`` and ``*.txt.gz`` are meant, in the
+        order of their names. Files that end in ``.gz`` are unpacked as they are read.
       separator: text between two documents of a file, such as ``"\n\n"``; it is in neither.
 
     Raises:
-      ValueError: if a path is not there, or nothing is found.
+      ValueError: if a path is not there, a file is no UTF-8 text, or nothing is found.
     """
 
     def __init__(self, paths: str | os.PathLike | Sequence[str | os.PathLike], *, separator: str | None = None):
         if separator == "":
             raise ValueError("separator must not be empty")
         self._documents: list[str] = []
-        for path in _files(paths, "*.txt"):
-            text = path.read_text(encoding="utf-8")
+        for path in _files(paths, "*.txt", "*.txt.gz"):
+            text = _read(path)
             self._documents += [text] if separator is None else text.split(separator)
         self._documents = [document for document in self._documents if document]
         if not self._documents:
@@ -108,11 +111,52 @@ class TfdsTexts:
         return text.decode("utf-8") if isinstance(text, bytes) else text
 
 
-def _files(paths: str | os.PathLike | Sequence[str | os.PathLike], pattern: str) -> list[Path]:
+def passages(text: str, longest: int) -> list[str]:
+    r"""Cuts a text into passages that are the text again when they are joined.
+
+    >>> passages("One. Two.\n\nThree is longer. Four.", 20)
+    ['One. Two.\n\n', 'Three is longer. ', 'Four.']
+
+    Args:
+      text: the text.
+      longest: the most characters of a passage. Each is as long as it can be and end at a blank line; else, if that
+        would be less than half of it, at the end of a line, of a sentence or of a word, or where it must.
+
+    Raises:
+      ValueError: if ``longest`` is not positive.
+    """
+    if longest < 1:
+        raise ValueError(f"longest must be at least 1, got {longest}")
+    found, start = [], 0
+    while len(text) - start > longest:
+        end = start + longest
+        for mark in ("\n\n", "\n", ". ", " "):
+            place = text.rfind(mark, start, end)
+            if place + len(mark) - start > longest // 2:
+                end = place + len(mark)
+                break
+        found.append(text[start:end])
+        start = end
+    return [*found, text[start:]] if start < len(text) else found
+
+
+def _files(paths: str | os.PathLike | Sequence[str | os.PathLike], *patterns: str) -> list[Path]:
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     files: list[Path] = []
-    for path in map(Path, given):
-        if not path.exists():
+    for path in given:
+        found = [Path(path)] if os.path.exists(path) else sorted(map(Path, glob.glob(os.fspath(path))))
+        if not found:
             raise ValueError(f"paths must exist; {path} does not")
-        files += sorted(path.glob(pattern)) if path.is_dir() else [path]
+        for each in found:
+            files += sorted(file for p in patterns for file in each.glob(p)) if each.is_dir() else [each]
     return files
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                return file.read()
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"{path} must be UTF-8 text, packed if its name ends in .gz: {error}") from error

@@ -1,8 +1,8 @@
-"""Measures of a classifier, and how sure one may be of them.
+"""Measures of classifiers and language models, and how sure one may be of them.
 
 Start with :mod:`.metrics` for plain classification, :mod:`.groups` for averages and the worst case over groups,
-:mod:`.calibration` for probabilities, and :func:`bootstrap_interval` for the uncertainty of any of them. Labels come
-first, and all metrics run under ``jit`` and ``vmap``.
+:mod:`.calibration` for probabilities, :mod:`.language_modelling` for language models, and :func:`bootstrap_interval`
+for the uncertainty of any of them. Labels come first, and all metrics run under ``jit`` and ``vmap``.
 """
 
 from zsml_jax.evaluate.bootstrap import (
@@ -28,6 +28,7 @@ from zsml_jax.evaluate.groups import (
     train_weighted_average,
     worst_group_accuracy,
 )
+from zsml_jax.evaluate.language_modelling import bits_per_byte, next_token_nats, perplexity, token_nats
 from zsml_jax.evaluate.metrics import (
     accuracy,
     balanced_accuracy,
@@ -46,6 +47,7 @@ __all__ = [
     "accuracy",
     "accuracy_gap",
     "balanced_accuracy",
+    "bits_per_byte",
     "bootstrap_distribution",
     "bootstrap_interval",
     "brier_score",
@@ -56,11 +58,14 @@ __all__ = [
     "macro_group_average",
     "micro_average",
     "negative_log_likelihood",
+    "next_token_nats",
     "paired_difference_interval",
     "per_class_recall",
+    "perplexity",
     "recall_std",
     "reliability",
     "seed_interval",
+    "token_nats",
     "top_k_accuracy",
     "total_variation",
     "train_weighted_average",
