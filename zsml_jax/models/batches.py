@@ -50,7 +50,13 @@ def plan_batches(lengths: Sequence[int], *, max_length: int, batch_size: int, mu
 
 
 def pad_rows(sequences: Sequence[np.ndarray], batch: Batch, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ids and the mask of a batch, int32 arrays ``(size, length)``."""
+    """Returns the ids and the mask of a batch, int32 arrays ``(size, length)``.
+
+    Args:
+      sequences: token ids of all sequences, of which the batch names its rows.
+      batch: from :func:`plan_batches`.
+      pad_id: what fills rows on the right, and rows that hold no sequence.
+    """
     ids = np.full((batch.size, batch.length), pad_id, np.int32)
     mask = np.zeros((batch.size, batch.length), np.int32)
     for i, row in enumerate(batch.rows):

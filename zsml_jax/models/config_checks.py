@@ -12,6 +12,10 @@ from zsml_jax.models.activations import ACTIVATIONS
 def check_sizes(config: Any, *names: str) -> None:
     """Checks that fields are positive integers.
 
+    Args:
+      config: the configuration.
+      *names: the fields.
+
     Raises:
       ValueError: if one is not.
     """

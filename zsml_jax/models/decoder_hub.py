@@ -1,4 +1,8 @@
-"""Configuration files of decoders: ``config.json`` in its older and newer spellings, in and out."""
+"""Configuration files of decoders: ``config.json`` in its older and newer spellings, in and out.
+
+Each ``read_...`` takes the fields of the file, the names of the tensors and the dtype of activations, and each
+``write_...`` a configuration, as :class:`~zsml_jax.models.families.Family` describes them.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -13,6 +13,10 @@ OLD_SPELLINGS = (
 def refuse(hub: Mapping[str, Any], **supported: Any) -> None:
     """Checks fields of which one value is supported, which is also the one where they are absent.
 
+    Args:
+      hub: the fields of the file.
+      **supported: by name, the value.
+
     Raises:
       ValueError: if one has another value.
     """

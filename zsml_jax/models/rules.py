@@ -95,17 +95,23 @@ class Rule:
 
 
 def dense_rules(source: str, path: str, kernel: Transform = TRANSPOSE) -> tuple[Rule, Rule]:
-    """The rules of a dense layer: its weight is a kernel, and its bias one if there is a bias."""
+    """Returns the rules of a dense layer.
+
+    Args:
+      source: template of the layer's name in the file, whose ``weight`` and ``bias`` they are.
+      path: template of its path, whose ``kernel`` and ``bias`` they become.
+      kernel: from weight to kernel ``(d_in, d_out)``.
+    """
     return Rule(f"{source}.weight", f"{path}/kernel", kernel), Rule(f"{source}.bias", f"{path}/bias")
 
 
 def norm_rules(source: str, path: str) -> tuple[Rule, Rule]:
-    """The rules of a norm: its weight is a scale, and its bias one if there is a bias."""
+    """Returns the rules of a norm, whose weight is a scale; templates as for :func:`dense_rules`."""
     return Rule(f"{source}.weight", f"{path}/scale"), Rule(f"{source}.bias", f"{path}/bias")
 
 
 def left_out(*sources: str) -> tuple[Rule, ...]:
-    """The rules of tensors that are left out on purpose."""
+    """Returns the rules of tensors that are left out on purpose, by templates of their names."""
     return tuple(Rule(source, None) for source in sources)
 
 

@@ -53,7 +53,7 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
         raise ValueError("params must lie on devices of this process; gather them before they are saved")
-    target = Path(folder).expanduser()
+    target = Path(folder).expanduser().absolute()
     if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
         raise FileExistsError(f"folder must be new or hold a model, and {target} holds no config.json")
     config = _hub_config(pretrained, family)

@@ -50,7 +50,18 @@ def conv(
     dtype: str = "float32",
     name: str,
 ) -> nn.Conv:
-    """Returns a square convolution; padding is half the kernel on all sides by default."""
+    """Returns a square convolution over ``(b, height, width, channels)``.
+
+    Args:
+      features: output channels.
+      kernel: rows and columns of the kernel, pixels.
+      stride: pixels from one output to the next.
+      padding: pixels on all sides, or a rule of ``jax.lax``; half the kernel if None.
+      groups: groups of channels that do not see each other; as many as channels for a depthwise one.
+      bias: whether it has a bias.
+      dtype: name of the dtype of activations.
+      name: name of the module.
+    """
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -66,7 +77,14 @@ def conv(
 
 
 def norm(config: Norm, train: bool, *, dtype: str = "float32", name: str) -> Any:
-    """Returns the norm; with ``train`` a batch norm uses the batch's statistics."""
+    """Returns the norm over ``(b, height, width, channels)``.
+
+    Args:
+      config: which.
+      train: whether a batch norm uses the batch's statistics, and remembers them, instead of the running ones.
+      dtype: name of the dtype of activations.
+      name: name of the module.
+    """
     if config.kind == "group":
         return nn.GroupNorm(
             config.num_groups, epsilon=config.eps, dtype=jnp.dtype(dtype), use_fast_variance=False, name=name
