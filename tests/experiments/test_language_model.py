@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,18 @@ ROOT = Path(__file__).parent.parent.parent
 SMALL = (
     *("--passage-chars", "300", "--held-out-every", "4", "--vocab-size", "270", "--width", "16", "--layers", "2"),
     *("--heads", "2", "--length", "24", "--batch-size", "8", "--steps", "6", "--warmup-steps", "2"),
-    *("--report-every", "3", "--checkpoint-every", "100", "--sample-tokens", "9", "--prompts", "", "the cat"),
+    *(
+        "--no-unwrap-lines",
+        "--report-every",
+        "3",
+        "--checkpoint-every",
+        "100",
+        "--sample-tokens",
+        "9",
+        "--prompts",
+        "",
+        "the cat",
+    ),
 )
 
 
@@ -172,12 +184,14 @@ def test_a_run_without_texts_or_model_says_so(tmp_path, arguments, message):
 def test_a_run_told_to_stop_half_way_goes_on_bit_for_bit(tmp_path, preset):
     write_texts(tmp_path / "texts")
     steps = 24
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     base = [sys.executable, "-m", "experiments.language_model", preset, "--texts", str(tmp_path / "texts"), *SMALL]
     base += ["--steps", str(steps), "--report-every", "1"]
 
     def start(runs, *more):
         command = [*base, "--runs-dir", str(tmp_path / runs), *more]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
     def folder_of(runs):
         (path,) = (tmp_path / runs / "language_model" / preset).iterdir()
@@ -202,6 +216,17 @@ def test_a_run_told_to_stop_half_way_goes_on_bit_for_bit(tmp_path, preset):
     assert read("stopped") == read("whole")
     weights = [(folder_of(runs) / "model" / "model.safetensors").read_bytes() for runs in ("whole", "stopped")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_the_command_evaluates_a_trained_model(trained):
+    tmp_path, _, folder = trained
+    command = [sys.executable, "-m", "experiments.language_model", "smollm2_speeches", "--context", "24"]
+    command += ["--texts", str(tmp_path / "texts"), "--model", str(folder.path / "model"), "--passage-chars", "300"]
+    command += ["--runs-dir", str(tmp_path / "by command")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "lzma, after the training text" in done.stdout
 
 
 @pytest.mark.slow
