@@ -133,7 +133,7 @@ def collectives(name, axes):
     batch = sharding.abstract(sharding.shard_batch(tiny.batch, mesh))
     with activations.divided(mesh):
         text = jax.jit(lambda p, b: tiny.loss(p, b, None)).lower(params, batch).compile().as_text()
-    kinds = r"= \S+ (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(.*op_name=\"[^\"]*/layers/"
+    kinds = r"= \S+ (all-[a-z-]+|collective-permute|reduce-scatter)\(.*op_name=\"[^\"]*/while/body/"
     return collections.Counter(re.findall(kinds, text))
 
 
