@@ -124,17 +124,21 @@ def test_a_divided_model_has_the_loss_and_the_step_of_one_device(name, way, sing
     chex.assert_trees_all_close(params, expected_params, atol=1e-5)
 
 
-def collectives(name, axes):
-    """The kinds of messages between devices in a forward pass, those of a scanned layer counted once."""
+def forward_program(name, axes):
+    """The compiled forward pass, as text."""
     tiny = zoo.TINY[name]
     mesh = sharding.make_mesh(axes)
     shapes = zoo.shapes(tiny.module)
     params = sharding.abstract(shapes, sharding.partition(shapes, mesh, tiny.table))
     batch = sharding.abstract(sharding.shard_batch(tiny.batch, mesh))
     with activations.divided(mesh):
-        text = jax.jit(lambda p, b: tiny.loss(p, b, None)).lower(params, batch).compile().as_text()
-    kinds = r"= \S+ (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(.*op_name=\"[^\"]*/layers/"
-    return collections.Counter(re.findall(kinds, text))
+        return jax.jit(lambda p, b: tiny.loss(p, b, None)).lower(params, batch).compile().as_text()
+
+
+def collectives(name, axes):
+    """The kinds of messages between devices in the loop over layers, those of one layer."""
+    kinds = r"= \S+ (all-[a-z-]+|collective-permute|reduce-scatter)\(.*op_name=\"[^\"]*/while/body/"
+    return collections.Counter(re.findall(kinds, forward_program(name, axes)))
 
 
 def test_tensor_parallelism_has_one_sum_over_devices_for_each_block():
@@ -144,6 +148,13 @@ def test_tensor_parallelism_has_one_sum_over_devices_for_each_block():
 def test_fully_sharded_data_parallelism_gathers_each_kernel_and_never_sums_activations():
     # query, key, value, out, up, down
     assert collectives("gpt2", "data:4,model:1") == {"all-gather": 6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.TINY)
+def test_fully_sharded_models_of_all_families_sum_nothing_but_the_loss_over_devices(name):
+    summed = re.findall(r"= (.*) all-reduce\(", forward_program(name, "data:4,model:1"))
+    assert [shapes for shapes in summed if re.search(r"\[\d+,", shapes)] == []
 
 
 def test_an_unknown_model_type_is_told_with_the_nearest():
