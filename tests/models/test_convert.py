@@ -1,3 +1,5 @@
+import weakref
+
 import chex
 import jax
 import numpy as np
@@ -47,6 +49,35 @@ def checkpoint() -> dict[str, np.ndarray]:
 def read(tensors, **options):
     lazy_tensors = {name: lazy(value) for name, value in tensors.items()}
     return convert(STACKED, lazy_tensors, SHAPES, dtype="float32", source="here", **options)
+
+
+def test_a_parameter_whose_rule_names_a_dtype_has_it_whatever_the_model_has():
+    table = Table((Rule("a.{i}", "layers[{i}]/a", dtype="float32"), Rule("b", "b")))
+    tensors = {name: lazy(np.full(3, 1 / 3, np.float32)) for name in ("a.0", "a.1", "b")}
+    shapes = {"layers": {"a": np.zeros((2, 3))}, "b": np.zeros(3)}
+    params = convert(table, tensors, shapes, dtype="bfloat16", source="here")
+    assert params["b"].dtype == "bfloat16"
+    np.testing.assert_array_equal(params["layers"]["a"], np.full((2, 3), 1 / 3, np.float32))
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_what_was_read_is_let_go_before_the_next_tensor_is_read(placed):
+    sharding = SingleDeviceSharding(jax.devices()[0]) if placed else None
+    alive, most = [], []
+
+    def fresh(value):
+        def read():
+            most.append(sum(reference() is not None for reference in alive))
+            copy = value.copy()
+            alive.append(weakref.ref(copy))
+            return copy
+
+        return LazyTensor(value.shape, value.dtype, read)
+
+    tensors = {name: fresh(value) for name, value in checkpoint().items()}
+    convert(STACKED, tensors, SHAPES, dtype="bfloat16", source="here", sharding=sharding)
+    assert len(most) == 9
+    assert max(most) == 0
 
 
 def test_two_tensors_for_one_parameter_are_reported():

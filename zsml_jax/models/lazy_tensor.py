@@ -12,7 +12,7 @@ class LazyTensor(NamedTuple):
     Attributes:
       shape: its shape.
       dtype: its dtype in the file.
-      read: reads it.
+      read: reads it into an array that nobody else keeps, as parameters may use its memory.
     """
 
     shape: tuple[int, ...]
