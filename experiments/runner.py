@@ -35,6 +35,7 @@ import jax
 import tyro
 
 from zsml_jax.report import RunFolder, TensorBoardWriter, WandbWriter
+from zsml_jax.train import distributed
 
 #: What an experiment is: a function of its config and the folder of its run.
 Experiment = Callable[[Any, RunFolder], None]
@@ -49,7 +50,7 @@ class Options:
     resume: bool = False
     """Go on with the newest run of this preset, or start one if there is none."""
     distributed: bool = False
-    """Call jax.distributed.initialize first; give it on every process of a pod."""
+    """Join the other processes first (jax.distributed.initialize); give it on every process of a pod."""
     profile: bool = False
     """Record a profile of the run (jax.profiler, with a Perfetto trace) in its folder."""
     writers: tuple[Literal["tensorboard", "wandb"], ...] = ()
@@ -82,7 +83,7 @@ def main(run: Experiment, name: str, argv: Sequence[str] | None = None) -> RunFo
         _fail(_unknown(preset, available))
     config, options = parse(name, preset, argv[1:])
     if options.distributed:
-        jax.distributed.initialize()
+        distributed.initialize()
     try:
         folder = _open(name, preset, config, options)
     except ValueError as error:

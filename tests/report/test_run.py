@@ -1,6 +1,7 @@
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ def test_a_run_lies_under_its_experiment_and_preset_with_its_config(tmp_path):
     assert json.loads((folder.path / "config.json").read_text()) == {"epsilon": 0.1}
     reopened = RunFolder.open(folder.path)
     assert (reopened.experiment, reopened.preset, reopened.config) == ("otter", "bbc", {"epsilon": 0.1})
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/runs", Path("s3://bucket/runs")])
+def test_a_bucket_is_refused(root):
+    with pytest.raises(ValueError, match="must be a folder that this machine sees, got"):
+        make(root)
+    with pytest.raises(ValueError, match="only checkpoints may be in a bucket"):
+        RunFolder.resume(root, "otter", "bbc", {})
 
 
 def test_ids_sort_by_time_also_within_a_millisecond(tmp_path):

@@ -4,6 +4,7 @@ import datetime
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -56,8 +57,11 @@ class RunFolder:
           experiment: the experiment's name.
           preset: the preset's name.
           config: a dataclass or a mapping that JSON can hold.
+
+        Raises:
+          ValueError: if the folder is in a bucket; only checkpoints may be.
         """
-        parent = Path(root) / experiment / preset
+        parent = _local(root) / experiment / preset
         name = ""
         if _is_lead():
             parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +76,9 @@ class RunFolder:
 
         Raises:
           FileNotFoundError: if there is none.
-          ValueError: if it was run with another config; it names the fields that differ.
+          ValueError: if it was run with another config; it names the fields that differ. Or as :meth:`create`.
         """
-        parent = Path(root) / experiment / preset
+        parent = _local(root) / experiment / preset
         ids = sorted(path.parent.name for path in parent.glob("*/config.json"))
         if not ids:
             raise FileNotFoundError(f"there is no run to resume in {parent}")
@@ -167,6 +171,15 @@ class RunFolder:
         if not key:
             raise ValueError("key must name the part, got an empty string")
         return self.path / "results" / f"{quote(key, safe=' ,=+()')}.json"
+
+
+def _local(root: str | os.PathLike) -> Path:
+    # A Path has made one slash of the two.
+    if re.match(r"\w{2,}:/", os.fspath(root)):
+        raise ValueError(
+            f"root must be a folder that this machine sees, got {os.fspath(root)}; only checkpoints may be in a bucket"
+        )
+    return Path(root)
 
 
 def _is_lead() -> bool:
