@@ -11,4 +11,4 @@ from experiments.language_model_config import Training
 
 
 def get_config() -> Training:
-    return Training(architecture="gpt2", unwrap_lines=True, prompts=("", "She was", "It is a truth"))
+    return Training(architecture="gpt2", unwrap_lines=True, prompts=("The", "She was", "It is a truth"))
