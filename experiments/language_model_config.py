@@ -42,8 +42,8 @@ class Training(Texts):
     report_every: int = 50
     """Steps between two reports of the loss and of the bits per held-out byte."""
     checkpoint_every: int = 200
-    prompts: tuple[str, ...] = ("",)
-    """What the samples go on from; nothing but the beginning of a passage where it is empty."""
+    prompts: tuple[str, ...] = ("The",)
+    """What the samples go on from. From "" they begin as passages do, of which a small corpus has few to learn from."""
     sample_tokens: int = 120
     temperature: float = 0.8
     top_p: float = 0.95

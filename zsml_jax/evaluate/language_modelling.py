@@ -65,8 +65,8 @@ def perplexity(nats: Shaped[AnyArray, " n"], num_tokens: Shaped[AnyArray, " n"])
 def next_token_nats(logits: Float[AnyArray, "*b v"], targets: Int[AnyArray, "*b"]) -> Float32[Array, "*b"]:
     r"""Returns :math:`-\log p(y)` of each target, in nats.
 
-    >>> next_token_nats(jnp.log(jnp.array([[0.5, 0.25, 0.25]])), jnp.array([1])).round(4).tolist()
-    [1.3863]
+    >>> round(float(next_token_nats(jnp.log(jnp.array([0.5, 0.25, 0.25])), jnp.array(1))), 4)
+    1.3863
 
     Args:
       logits: scores of the tokens that may come next, up to a constant.
