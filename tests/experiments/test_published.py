@@ -84,6 +84,7 @@ def test_an_unknown_set_or_model_is_refused_with_those_there_are(tmp_path):
         run(tmp_path, "loki_clip", "--model", "biomedclip")
 
 
+@pytest.mark.slow
 def test_otter_stands_beside_the_published_row(tmp_path, clip_folder):
     folder = clip_folder(("a", "b", "c", "d"))
     found = rows(run(tmp_path, "otter_clip", "--folder", folder, *SHORT), cells=5)

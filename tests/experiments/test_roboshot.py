@@ -90,6 +90,7 @@ def test_the_report_prints_the_published_row_beside_the_measured_one(waterbirds,
     assert (folder.path / "averages_groups.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_resuming_computes_no_finished_part_again(waterbirds, tmp_path, monkeypatch):
     first = start("waterbirds", tmp_path, "--embeddings", str(waterbirds))
     report = (first.path / "report.md").read_text()

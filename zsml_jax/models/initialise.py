@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from zsml_jax.models.decoder_config import DecoderConfig
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
-from zsml_jax.models.sentence import SentenceConfig
 from zsml_jax.models.tokenizer import Tokenizer
 from zsml_jax.typing import Array, Key, PyTree
 
@@ -61,7 +60,6 @@ def initialise(hub: Mapping[str, Any], *, key: Key, tokenizer: Tokenizer | None 
         module=module,
         config=config,
         tokenizer=tokenizer,
-        sentence=SentenceConfig(),
         model_type=model_type,
         hub_config=json.dumps(dict(hub)),
     )

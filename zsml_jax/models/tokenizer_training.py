@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from tokenizers import models, pre_tokenizers, trainers
 
 from zsml_jax.models.tokenizer import Tokenizer
-from zsml_jax.models.tokenizer_files import TokenizerFiles, byte_bpe
+from zsml_jax.models.tokenizer_files import byte_bpe
 
 _BYTES = 256
 
@@ -41,4 +41,4 @@ def train_byte_bpe(texts: Iterable[str], *, vocab_size: int, end_token: str = "<
     if not isinstance(tokenizer.model, models.BPE):
         raise TypeError(f"the library returned a {type(tokenizer.model).__name__}")
     special = {"bos_token": end_token, "eos_token": end_token, "unk_token": end_token}
-    return Tokenizer(TokenizerFiles(tokenizer, None, None, special), max_length=sys.maxsize)
+    return Tokenizer.of(tokenizer, max_length=sys.maxsize, **special)
