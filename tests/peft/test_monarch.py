@@ -181,3 +181,16 @@ def test_what_does_not_fit_is_refused(unchecked_types):
         MonarchShape(8, 12, 9, 1)
     with pytest.raises(ValueError, match="block_rank must be at least 1, got 0"):
         MonarchShape(8, 12, 2, 0)
+
+
+@pytest.mark.oracle
+def test_the_layer_of_gralora_gives_the_same_numbers_up_to_the_order_of_its_rows():
+    torch = pytest.importorskip("torch", reason="the oracle extra is not installed")
+    peft = pytest.importorskip("peft", reason="the oracle extra is not installed")
+    model = torch.nn.Sequential(torch.nn.Linear(12, 16, bias=False))
+    config = peft.GraloraConfig(r=4, alpha=4, gralora_k=2, target_modules=["0"], init_weights=False)
+    layer = peft.get_peft_model(model, config).base_model.model[0]
+    a, b = (part["default"].detach().numpy() for part in (layer.gralora_A, layer.gralora_B))
+    delta = layer.get_delta_weight("default").detach().numpy().T  # (n, m), output blocks one behind the other
+    ours = monarch.delta_weight(monarch.from_gralora(a, b), MonarchShape(12, 16, 2, 4))
+    np.testing.assert_allclose(np.reshape(ours, (12, 8, 2)), delta.reshape(12, 2, 8).swapaxes(1, 2), atol=1e-6)
