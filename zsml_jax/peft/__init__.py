@@ -1,0 +1,1 @@
+"""Fine-tuning few parameters: MoRe (Monarch), LoRA and friends."""
