@@ -195,7 +195,8 @@ def project(kernel: Float[AnyArray, "n m"], *, blocks: int, block_rank: int) -> 
     Returns:
       The factors.
     """
-    shape = MonarchShape(*kernel.shape, blocks, block_rank)
+    inputs, outputs = kernel.shape
+    shape = MonarchShape(inputs, outputs, blocks, block_rank)
     count, width, rows = shape.block_count, shape.input_width, shape.output_width
     padding = [(0, count * width - shape.inputs), (0, count * rows - shape.outputs)]
     parts = jnp.pad(jnp.asarray(kernel), padding).reshape(count, width, rows, count)
@@ -207,10 +208,9 @@ def project(kernel: Float[AnyArray, "n m"], *, blocks: int, block_rank: int) -> 
     held = order < min(rows, width)
     order = np.where(held, order, 0)
     root = jnp.where(held, jnp.sqrt(sigma[block, k, order]), 0)[:, None]
-    first = root * right[block, k, order]
-    second = root * left[block, k, :, order]
-    empty = Monarch(jnp.zeros(shape.first, first.dtype), jnp.zeros(shape.second, first.dtype))
-    return Monarch(empty.first.at[k, q].set(first), empty.second.at[block, :, slot].set(second))
+    first = jnp.zeros(shape.first, sigma.dtype).at[k, q].set(root * right[block, k, order])
+    second = jnp.zeros(shape.second, sigma.dtype).at[block, :, slot].set(root * left[block, k, :, order])
+    return Monarch(first, second)
 
 
 def to_gralora(factors: Monarch) -> tuple[Float[Array, "N p r"], Float[Array, "N r s"]]:
