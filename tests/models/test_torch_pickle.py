@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from tests.fetched import fetched
 from tests.models.conftest import GOLDEN
-from zsml_jax.data import assets
 from zsml_jax.models.torch_pickle import read_torch_pickle
 
 
@@ -136,10 +136,7 @@ def test_a_module_s_state_dict_with_its_metadata_is_read(tmp_path):
 @pytest.mark.oracle
 def test_a_real_file_of_the_format_before_torch_1_6_equals_torch():
     torch = pytest.importorskip("torch", reason="the oracle extra is not installed")
-    try:
-        path = assets.path("rxnmapper", "pytorch_model.bin")
-    except assets.AssetError as error:
-        pytest.skip(f"the asset rxnmapper cannot be fetched here: {error}")
+    path = fetched("rxnmapper", "pytorch_model.bin")
     expected = torch.load(path, map_location="cpu", weights_only=True)
     tensors = read_torch_pickle(path)
     assert list(tensors) == list(expected)

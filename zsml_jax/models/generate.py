@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32
 from jaxtyping import Key as KeyOf
 
+from zsml_jax.models.batches import round_length
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.models.sampling import Sampling, check_sampling, next_tokens
@@ -25,7 +26,6 @@ from zsml_jax.models.stop_strings import StopStrings
 from zsml_jax.models.tokenizer import Tokenizer
 from zsml_jax.typing import AnyArray, Array, PyTree, Scalar
 
-_SMALLEST_BUCKET = 16
 _LISTENING_STRIDE = 8  # tokens between two looks at the text
 
 #: ``(params, tokens, is_token, cache=..., only_last=...) -> LmOutput``; the parameters may be any pytree.
@@ -118,13 +118,14 @@ def generate(
     stops = _stop_tokens(pretrained, stop_tokens)
     strings = StopStrings(pretrained.tokenizer, stop_strings, batch)
 
-    bucket = max(length, min(_bucket(length), limit or _bucket(length)))
+    bucket = round_length(length)
+    bucket = bucket if limit is None else max(length, min(bucket, limit))
     padding = ((0, 0), (bucket - length, 0))
     tokens, is_token = np.pad(tokens, padding), np.pad(is_token, padding)
     module = pretrained.module
     model = _apply_of(module) if apply_fn is None else apply_fn
     params = pretrained.params if params is None else params
-    capacity = _bucket(max_new_tokens)
+    capacity = round_length(max_new_tokens)
     state = _prefill(model, module, params, tokens, is_token, sampling, keys, stops, capacity=capacity)
     listening = listener is not None or stop_strings
     heard = 0
@@ -291,13 +292,3 @@ def _stop_tokens(pretrained: Pretrained, stop_tokens: Sequence[int] | None) -> I
     if ids.ndim != 1 or (ids < 0).any() or (ids >= pretrained.config.vocab_size).any():
         raise ValueError(f"stop_tokens must be ids in 0 ... {pretrained.config.vocab_size - 1}, got {stop_tokens}")
     return ids
-
-
-def _bucket(length: int) -> int:
-    """The next of 16, 24, 32, 48, 64, 96, ...: at most half is padding, and few programs are compiled."""
-    size = _SMALLEST_BUCKET
-    while size < length:
-        if size + size // 2 >= length:
-            return size + size // 2
-        size *= 2
-    return size

@@ -6,15 +6,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from zsml_jax.data import assets
+from tests.fetched import fetched
 from zsml_jax.models import vision
-
-
-def fetched(name, file=None):
-    try:
-        return assets.path(name, file)
-    except assets.AssetError as error:
-        pytest.skip(f"the asset {name} cannot be fetched here: {error}")
 
 
 @pytest.fixture(scope="module")
