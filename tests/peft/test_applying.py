@@ -15,6 +15,11 @@ CONFIGS = {
     "more": peft.MoRe(blocks=2, block_rank=4),
     "lora": peft.LoRA(rank=2, alpha=3.0),
     "rslora": peft.LoRA(rank=4, alpha=3.0, scaling="root_rank"),
+    "dora": peft.DoRA(rank=2, alpha=3.0),
+    "vera": peft.VeRA(rank=5),
+    "ia3": peft.IA3(),
+    "oft": peft.OFT(block_size=4),
+    "boft": peft.BOFT(block_size=4, factors=2, targets=("query", "mlp/up")),
     "full": peft.FullFineTuning(),
 }
 apply = jax.jit(peft.apply)

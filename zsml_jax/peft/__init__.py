@@ -31,18 +31,27 @@ batch, and :func:`combine` adds them up. A method is a :class:`Method`; :mod:`.m
 
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, adapt, init
 from zsml_jax.peft.applying import apply, apply_fn
+from zsml_jax.peft.dora import DoRA
 from zsml_jax.peft.full import FullFineTuning, LinearProbe
+from zsml_jax.peft.ia3 import IA3
 from zsml_jax.peft.lora import LoRA
 from zsml_jax.peft.merging import merge, unmerge
 from zsml_jax.peft.method import LayerShape, LowRank, Method
+from zsml_jax.peft.monarch_dense import MonarchDense
 from zsml_jax.peft.more import DensityWarning, MoRe
+from zsml_jax.peft.oft import BOFT, OFT
 from zsml_jax.peft.several import combine, low_rank_factors, pick, stack
 from zsml_jax.peft.training import optimizer_rules
+from zsml_jax.peft.vera import VeRA
 
 __all__ = [
+    "BOFT",
+    "IA3",
+    "OFT",
     "AdaptedLayer",
     "Adapter",
     "DensityWarning",
+    "DoRA",
     "FullFineTuning",
     "LayerShape",
     "LinearProbe",
@@ -50,6 +59,8 @@ __all__ = [
     "LowRank",
     "Method",
     "MoRe",
+    "MonarchDense",
+    "VeRA",
     "adapt",
     "apply",
     "apply_fn",

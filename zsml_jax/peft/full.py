@@ -14,7 +14,7 @@ class FullFineTuning(Method):
     """Trains parameters in full, by default all; ``train="bias"`` is BitFit (Ben Zaken et al., 2022)."""
 
     targets: Patterns = ()
-    train: Patterns = "**/*"
+    train: Patterns = "*"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,17 +13,17 @@ _REGEX = "re:"
 
 
 def describes(pattern: str, path: str) -> bool:
-    """Returns whether a pattern describes a path.
+    """Returns whether a pattern describes the end of a path, or a regular expression the whole.
 
-    >>> [describes(pattern, "layers/mlp/up") for pattern in ("up", "mlp/up", "**/mlp/*", r"re:.*/(up|down)")]
-    [True, False, True, True]
+    >>> [describes(pattern, "layers/mlp/up") for pattern in ("up", "mlp/*", "layers", r"re:.*/(up|down)", "re:up")]
+    [True, True, False, True, False]
 
     Raises:
       ValueError: if the pattern has no meaning.
     """
     if pattern.startswith(_REGEX):
         return _compiled(pattern).fullmatch(path) is not None
-    return matches(pattern if "/" in pattern else f"**/{pattern}", path)
+    return matches(f"**/{pattern}", path)
 
 
 def select_layers(patterns: Patterns, paths: Iterable[str], *, argument: str, kind: str) -> list[str]:

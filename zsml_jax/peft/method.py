@@ -44,9 +44,9 @@ class LayerShape:
 class Method:
     """The base of all methods, and the fields that all have; a layer that has only this base stays as it is.
 
-    Patterns are those of :mod:`zsml_jax.transform.patterns`; one without a slash describes the last name of a path at
-    any depth, so that ``"query"`` means ``"**/query"``; and ``"re:"`` is followed by a regular expression of the whole
-    path. One that describes nothing is refused.
+    Patterns are those of :mod:`zsml_jax.transform.patterns`, but describe the end of a path, so that ``"query"`` and
+    ``"attention/query"`` mean ``"layers/attention/query"``; and ``"re:"`` is followed by a regular expression of the
+    whole path. A pattern that describes nothing is refused.
 
     Attributes:
       targets: patterns of the Dense layers to adapt, or ``"all-linear"`` for all of them but those of a head.
