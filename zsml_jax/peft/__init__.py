@@ -35,7 +35,7 @@ from zsml_jax.peft.dora import DoRA
 from zsml_jax.peft.full import FullFineTuning, LinearProbe
 from zsml_jax.peft.ia3 import IA3
 from zsml_jax.peft.lora import LoRA
-from zsml_jax.peft.merging import merge, unmerge
+from zsml_jax.peft.merging import merge, merge_params, unmerge
 from zsml_jax.peft.method import LayerShape, LowRank, Method
 from zsml_jax.peft.monarch_dense import MonarchDense
 from zsml_jax.peft.more import DensityWarning, MoRe
@@ -68,6 +68,7 @@ __all__ = [
     "init",
     "low_rank_factors",
     "merge",
+    "merge_params",
     "optimizer_rules",
     "pick",
     "stack",

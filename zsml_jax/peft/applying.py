@@ -103,7 +103,7 @@ def apply_fn(base: ApplyFn) -> AdaptedFn:
 
 def _of_layer(adapter: Adapter, layer: AdaptedLayer, key: Key | None, rows: AnyArray | None) -> PyTree:
     """What reaches a layer, with the leading axis of its stack; that of several adapters follows behind."""
-    arrays: Any = adapter.arrays[layer.path]
+    arrays = jax.tree.map(jnp.asarray, adapter.arrays[layer.path])
     if rows is not None and layer.leading:
         arrays = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, len(layer.leading)), arrays)
     own: dict[str, Any] = {"arrays": arrays}
@@ -111,7 +111,7 @@ def _of_layer(adapter: Adapter, layer: AdaptedLayer, key: Key | None, rows: AnyA
         # Layers that are not adapted get some other layer's arrays, and their results are not used.
         (count,) = layer.stack
         place = np.searchsorted(np.asarray(layer.rows), np.arange(count)).clip(max=len(layer.rows) - 1)
-        own["arrays"] = jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], arrays)
+        own["arrays"] = jax.tree.map(lambda leaf: leaf[place], arrays)
         own["is_adapted"] = np.isin(np.arange(count), layer.rows)
     if key is not None and "dropout" in adapter.numbers:
         own["key"] = jax.random.split(key, layer.stack) if layer.stack else key

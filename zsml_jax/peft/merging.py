@@ -31,15 +31,28 @@ def merge(pretrained: Pretrained, adapter: Adapter) -> Params:
       ValueError: if the adapter does not fit the model, a number of either or of what comes out is not finite, or a
         kernel is quantised.
     """
-    check_fits(adapter, pretrained.params)
-    base = flatten(pretrained.params)
+    return merge_params(pretrained.params, adapter)
+
+
+def merge_params(params: Params, adapter: Adapter) -> Params:
+    """Returns what :func:`merge` does, of the parameters of any Linen model.
+
+    Args:
+      params: the parameters that were adapted.
+      adapter: as for :func:`merge`.
+
+    Raises:
+      ValueError: as for :func:`merge`.
+    """
+    check_fits(adapter, params)
+    base = flatten(params)
     changed: dict[str, Any] = {}
     for layer in adapter.layers:
         path, bias_path = f"{layer.path}/kernel", f"{layer.path}/bias"
         kernel, bias = base[path], base.get(bias_path)
         if not jnp.issubdtype(kernel.dtype, jnp.floating):
             raise ValueError(
-                f"pretrained must have a floating-point kernel at {layer.path!r} to merge into, got {kernel.dtype}; "
+                f"params must have a floating-point kernel at {layer.path!r} to merge into, got {kernel.dtype}; "
                 f"dequantise it first"
             )
         merged_kernel, merged_bias = _merged(adapter, layer, kernel, bias)
@@ -51,7 +64,7 @@ def merge(pretrained: Pretrained, adapter: Adapter) -> Params:
     _require_finite(
         {
             "adapter": (adapter.arrays, adapter.weights, adapter.numbers, adapter.shared),
-            "pretrained": {path: base[path] for path in changed},
+            "params": {path: base[path] for path in changed},
             "the merged parameters": changed,
         }
     )
@@ -68,7 +81,8 @@ def unmerge(pretrained: Pretrained) -> Params:
 
 
 def _merged(adapter: Adapter, layer: AdaptedLayer, kernel: AnyArray, bias: AnyArray | None) -> tuple[Any, Any]:
-    shared = {**adapter.shared, **adapter.numbers}
+    exact = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+    shared = exact({**adapter.shared, **adapter.numbers})
 
     def of_one(kernel: Any, bias: Any, arrays: PyTree) -> tuple[Any, Any]:
         return layer.method.merged(kernel, bias, arrays, shared)
@@ -76,11 +90,11 @@ def _merged(adapter: Adapter, layer: AdaptedLayer, kernel: AnyArray, bias: AnyAr
     of_all: Callable[..., tuple[Any, Any]] = of_one
     for _ in layer.leading:
         of_all = jax.vmap(of_all)
-    whole = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (kernel, bias))
+    whole = exact((kernel, bias))
     rows = ... if layer.rows is None else np.asarray(layer.rows)
     part = jax.tree.map(lambda leaf: leaf[rows], whole)
     with jax.default_matmul_precision("highest"):
-        merged = of_all(*part, adapter.arrays[layer.path])
+        merged = of_all(*part, exact(adapter.arrays[layer.path]))
     return jax.tree.map(lambda old, new: old.at[rows].set(new), whole, merged)
 
 
