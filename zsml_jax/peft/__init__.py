@@ -30,7 +30,7 @@ batch, and :func:`combine` adds them up. A method is a :class:`Method`; :mod:`.m
 """
 
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, adapt, init
-from zsml_jax.peft.applying import apply, apply_fn
+from zsml_jax.peft.applying import apply, apply_fn, generate_fn
 from zsml_jax.peft.dora import DoRA
 from zsml_jax.peft.full import FullFineTuning, LinearProbe
 from zsml_jax.peft.ia3 import IA3
@@ -65,6 +65,7 @@ __all__ = [
     "apply",
     "apply_fn",
     "combine",
+    "generate_fn",
     "init",
     "low_rank_factors",
     "merge",

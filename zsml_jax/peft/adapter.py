@@ -159,7 +159,7 @@ def check_fits(adapter: Adapter, params: Params, *, stacked: bool = False) -> No
     """
     flat = flatten(params)
     several = "of several adapters; name one for each row in rows, or take one with pick"
-    lead = np.shape(jax.tree.leaves((adapter.arrays, adapter.weights, adapter.numbers))[0])[:1] if stacked else ()
+    lead = np.shape(jax.tree.leaves(adapter.arrays)[0])[:1] if stacked else ()
     for layer in adapter.layers:
         kernel = (*layer.stack, layer.shape.inputs, layer.shape.outputs)
         found = np.shape(flat[f"{layer.path}/kernel"]) if f"{layer.path}/kernel" in flat else None

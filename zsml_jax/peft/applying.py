@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.models.generate import CachedApply
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, check_fits, with_weights
 from zsml_jax.transform.interception import Dense, intercept
@@ -81,9 +82,12 @@ def apply_fn(base: ApplyFn) -> AdaptedFn:
         key: Key | None = None,
         **kwargs: Any,
     ) -> Any:
+        if rows is not None and (adapter.weights or not adapter.layers):
+            raise ValueError(
+                "rows must be None for adapters that train parameters in full, or adapt no layer: such models cannot "
+                "share a batch; run one after another"
+            )
         check_fits(adapter, params, stacked=rows is not None)
-        if rows is not None and adapter.weights:
-            raise ValueError("rows: adapters that train parameters in full cannot share a batch; run one after another")
         params = with_weights(params, adapter.weights)
         if not adapter.layers:
             return base(params, *args, **kwargs)
@@ -99,6 +103,26 @@ def apply_fn(base: ApplyFn) -> AdaptedFn:
         return run(params, *args, **kwargs)
 
     return adapted
+
+
+def generate_fn(pretrained: Pretrained) -> CachedApply:
+    """Returns the adapted model for :func:`zsml_jax.models.generate.generate`; make it once, so that it compiles once.
+
+    Its parameters are ``{"adapter": adapter, "base": pretrained.params}``, and perhaps ``"rows"`` as for :func:`apply`,
+    so that one batch of prompts is continued by several adapters::
+
+        write = peft.generate_fn(pretrained)
+        generate(pretrained, tokens, params={"adapter": adapter, "base": pretrained.params}, apply_fn=write, ...)
+
+    Args:
+      pretrained: a causal language model.
+    """
+    run = apply_fn(lambda params, *args, **kwargs: pretrained.module.apply({"params": params}, *args, **kwargs))
+
+    def write(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+        return run(params["adapter"], params["base"], *args, rows=params.get("rows"), **kwargs)
+
+    return write
 
 
 def _of_layer(adapter: Adapter, layer: AdaptedLayer, key: Key | None, rows: AnyArray | None) -> PyTree:

@@ -42,7 +42,7 @@ class DoRA(LoRA):
 
     def delta(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
         """Returns the low-rank part."""
-        return self.factor(shared) * jnp.matmul(arrays["a"], arrays["b"], precision=jax.lax.Precision.HIGHEST)
+        return jnp.matmul(arrays["a"], self.scaled(arrays["b"], shared), precision=jax.lax.Precision.HIGHEST)
 
     def _gain(self, kernel: Array, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
         return arrays["magnitude"] / jax.lax.stop_gradient(_norms(kernel + self.delta(shape, arrays, shared)))

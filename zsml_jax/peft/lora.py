@@ -34,9 +34,9 @@ class LoRA(LowRank):
         return {"a": a, "b": jnp.zeros((self.rank, shape.outputs))}
 
     def term(self, x: AnyArray, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
-        """Returns the vectors times the scaled product."""
-        return self.factor(shared) * ((x @ arrays["a"]) @ arrays["b"])
+        """Returns the vectors times the product."""
+        return (x @ arrays["a"]) @ self.scaled(arrays["b"], shared)
 
     def low_rank(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> tuple[Array, Array]:
         """Returns the factors, the second of them scaled."""
-        return arrays["a"], self.factor(shared) * arrays["b"]
+        return arrays["a"], self.scaled(arrays["b"], shared)

@@ -46,21 +46,20 @@ def merge_params(params: Params, adapter: Adapter) -> Params:
     """
     check_fits(adapter, params)
     base = flatten(params)
-    changed: dict[str, Any] = {}
+    known = {**base, **adapter.weights}
+    changed: dict[str, Any] = {path: jnp.asarray(value, base[path].dtype) for path, value in adapter.weights.items()}
     for layer in adapter.layers:
         path, bias_path = f"{layer.path}/kernel", f"{layer.path}/bias"
-        kernel, bias = base[path], base.get(bias_path)
+        kernel, bias = known[path], known.get(bias_path)
         if not jnp.issubdtype(kernel.dtype, jnp.floating):
             raise ValueError(
                 f"params must have a floating-point kernel at {layer.path!r} to merge into, got {kernel.dtype}; "
                 f"dequantise it first"
             )
         merged_kernel, merged_bias = _merged(adapter, layer, kernel, bias)
-        changed[path] = merged_kernel.astype(kernel.dtype)
+        changed[path] = merged_kernel.astype(base[path].dtype)
         if bias is not None and merged_bias is not None:
-            changed[bias_path] = merged_bias.astype(bias.dtype)
-    for path, value in adapter.weights.items():
-        changed[path] = jnp.asarray(value, base[path].dtype)
+            changed[bias_path] = merged_bias.astype(base[bias_path].dtype)
     _require_finite(
         {
             "adapter": (adapter.arrays, adapter.weights, adapter.numbers, adapter.shared),

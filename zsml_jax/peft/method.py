@@ -197,15 +197,17 @@ class LowRank(Method):
         """Returns the patterns of ``ranks``."""
         return {"ranks": tuple(dict(self.ranks))}
 
-    def factor(self, shared: Arrays) -> Any:
-        """Returns the factor of the product."""
+    def scaled(self, factor: AnyArray, shared: Arrays) -> Array:
+        """Returns one of the two factors, which is small, times what ``alpha`` and ``scaling`` say; in its dtype."""
         rank = getattr(self, self.rank_field)
-        return shared["alpha"] / {"rank": rank, "root_rank": math.sqrt(rank), "none": 1}[self.scaling]
+        divisor = {"rank": rank, "root_rank": math.sqrt(rank), "none": 1}[self.scaling]
+        # float32 also where the factors are not.
+        scale = jnp.asarray(shared["alpha"], jnp.float32) / divisor
+        return (scale * factor).astype(factor.dtype)
 
     def term(self, x: Float[AnyArray, "*b n"], shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
-        """Returns the vectors times the product; derived classes have a cheaper way than this where there is one."""
-        down, up = self.low_rank(shape, arrays, shared)
-        return (jnp.asarray(x) @ down) @ up
+        """Returns the vectors times the product."""
+        raise NotImplementedError
 
     def delta(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Float[Array, "n m"]:
         """Returns the product, what is added to the kernel."""
@@ -215,7 +217,7 @@ class LowRank(Method):
     def extra(
         self, x: AnyArray, y: AnyArray, kernel: AnyArray, bias: AnyArray | None, arrays: Arrays, shared: Arrays
     ) -> Array:
-        """Returns the term."""
+        """Returns the vectors times the product."""
         return self.term(x, LayerShape(x.shape[-1], y.shape[-1]), arrays, shared)
 
     def merged(self, kernel: Array, bias: Array | None, arrays: Arrays, shared: Arrays) -> tuple[Array, Array | None]:

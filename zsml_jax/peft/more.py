@@ -63,23 +63,23 @@ class MoRe(LowRank):
         return monarch.init(self.monarch_shape(shape), key=key)._asdict()
 
     def term(self, x: AnyArray, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
-        """Returns the vectors times the scaled product."""
-        return self.factor(shared) * monarch.product(x, Monarch(**arrays), shape.outputs)
+        """Returns the vectors times the product."""
+        return monarch.product(x, self._factors(arrays, shared), shape.outputs)
 
     def delta(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
-        """Returns the scaled product as a dense matrix."""
-        return self.factor(shared) * monarch.delta_weight(Monarch(**arrays), self.monarch_shape(shape))
+        """Returns the product as a dense matrix."""
+        return monarch.delta_weight(self._factors(arrays, shared), self.monarch_shape(shape))
 
     def low_rank(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> tuple[Array, Array]:
         """Returns the block-diagonal factors with their permutations, of inner width N r."""
-        product = self.monarch_shape(shape)
+        product, factors = self.monarch_shape(shape), self._factors(arrays, shared)
         blocks, block_rank, width = product.first
         feature = jnp.arange(blocks * block_rank)
         k, q = jnp.divmod(feature, block_rank)
         slot, block = jnp.divmod(feature, blocks)
-        down = jnp.zeros((blocks, width, blocks * block_rank)).at[k, :, feature].set(arrays["first"][k, q])
+        down = jnp.zeros((blocks, width, blocks * block_rank)).at[k, :, feature].set(factors.first[k, q])
         up = jnp.zeros((blocks * block_rank, product.output_width, blocks))
-        up = up.at[feature, :, block].set(self.factor(shared) * arrays["second"][block, :, slot])
+        up = up.at[feature, :, block].set(factors.second[block, :, slot])
         return (
             down.reshape(blocks * width, -1)[: shape.inputs],
             up.reshape(blocks * block_rank, -1)[:, : shape.outputs],
@@ -88,3 +88,6 @@ class MoRe(LowRank):
     def monarch_shape(self, shape: LayerShape) -> MonarchShape:
         """Returns the sizes of the product for a layer."""
         return MonarchShape(shape.inputs, shape.outputs, self.blocks, self.block_rank)
+
+    def _factors(self, arrays: Arrays, shared: Arrays) -> Monarch:
+        return Monarch(arrays["first"], self.scaled(arrays["second"], shared))

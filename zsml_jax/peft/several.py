@@ -79,7 +79,7 @@ def combine(adapters: Sequence[Adapter], weights: Sequence[Scalar]) -> Adapter:
     ranks = {path: arrays[path]["b"].shape[-2] for path in arrays}
     method = LoRA(
         targets=tuple(arrays),
-        layers=adapters[0].method.layers,
+        layers=next((layer.rows for layer in layers.values() if layer.rows is not None), None),
         rank=max(ranks.values()),
         ranks=ranks,
         alpha=1.0,

@@ -40,7 +40,12 @@ def optimizer_rules(
       transformation: what moves its arrays, and all else that is trained and has no transformation of its own.
       head: what moves the head.
       weights: what moves the parameters of the model that are trained in full.
+
+    Raises:
+      ValueError: if the adapter has nothing to train.
     """
+    if not jax.tree.leaves([getattr(adapter, name) for name in _TRAINED]):
+        raise ValueError("adapter must have something to train: adapted layers, parameters in full, or a head")
     own = {"head": head, "weights": weights}
     rules: list[Rule] = []
     for name in _TRAINED:

@@ -48,8 +48,12 @@ class VeRA(LowRank):
             "projection_b": jax.random.uniform(key_b, (self.rank, outputs), minval=-bound_b, maxval=bound_b),
         }
 
+    def term(self, x: AnyArray, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
+        """Returns the vectors times the product."""
+        down, up = shared["projection_a"][: shape.inputs], shared["projection_b"][:, : shape.outputs]
+        return self.scaled(arrays["b"], shared) * ((arrays["d"] * (x @ down)) @ up)
+
     def low_rank(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> tuple[Array, Array]:
         """Returns the scaled matrices, as far as the layer is large."""
         down = shared["projection_a"][: shape.inputs] * arrays["d"]
-        up = shared["projection_b"][:, : shape.outputs] * arrays["b"]
-        return down, self.factor(shared) * up
+        return down, shared["projection_b"][:, : shape.outputs] * self.scaled(arrays["b"], shared)
