@@ -5,13 +5,15 @@ float32 weights, adapters and inputs.
 
 * *linear*: one adapted layer forward and backward, with the gradients of the adapter and of the inputs, as in the
   middle of a network.
-* *step*: a training step of SmolLM2-135M with adapted queries, keys and values, and AdamW on the adapter alone.
+* *step*: a training step of SmolLM2-135M with adapted queries, keys and values, and AdamW on the adapter alone. Ours
+  keeps the products with kernels for the backward pass and computes the rest of a layer again (``remat="dots"``).
 
 Peak memory is that of a fresh process that does the same once, its imports included. In bfloat16 the library is left
 out: its adapters are float32 beside such a base, and ours is not compared with another program's precision.
 """
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +92,7 @@ def linear_peer(width: int, tokens: int, rank: int, adapter: peft.Adapter | None
 def step(name: str, tokens: np.ndarray, rank: int, dtype: str) -> tuple[Run, peft.Adapter]:
     """Returns a training step of SmolLM2 as a function of nothing that goes on from its last state, and the adapter."""
     base = models.load(MODEL, dtype=dtype)
+    base = base.replace(module=type(base.module)(dataclasses.replace(base.config, remat="dots")))
     adapter = filled(peft.adapt(base, method(name, rank, *TARGETS), key=jax.random.key(0)))
     run, adam = peft.apply_fn(base.apply), optax.adamw(RATE)
     batch, params = jnp.asarray(tokens), base.params
@@ -163,6 +166,7 @@ def compare(what: str, label: str, ours: Callable[[str], Any], peer: Callable[..
     lora, adapter = ours("lora")
     jax.block_until_ready(lora())
     measure.compare(f"{label}, MoRe", more, lora, peer_name="our LoRA", repeats=args.repeats)
+    del more
     names = ["more", "lora"]
     if args.dtype == "float32":
         names.append("peft")
