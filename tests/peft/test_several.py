@@ -63,24 +63,29 @@ def test_vmap_over_a_stack_equals_a_loop(params):
 
 
 def test_the_combination_adds_the_weighted_sum_of_what_each_adds(params):
-    """Of different methods, ranks, numbers and layers; also with those of a stack chosen."""
-    configs = [peft.MoRe(blocks=2, block_rank=2), peft.LoRA(rank=3, targets="up"), peft.VeRA(rank=3)]
+    """Of different methods, ranks, numbers and layers."""
+    configs = [peft.MoRe(blocks=2, block_rank=2, targets="up"), peft.LoRA(rank=3, targets="up"), peft.VeRA(rank=3)]
     adapters = [adapter_of(config, params, seed) for seed, config in enumerate(configs)]
     weights = [0.5, -1.0, 2.0]
-    combined = peft.combine(adapters, weights)
-    delta = lambda adapter: jax.tree.map(jnp.subtract, peft.merge_params(params, adapter), params)
-    expected = jax.tree.map(
-        lambda *parts: sum(w * p for w, p in zip(weights, parts, strict=True)), *map(delta, adapters)
-    )
+    combined = jax.jit(peft.combine)(adapters, weights)
+    delta = jax.jit(lambda adapter: jax.tree.map(jnp.subtract, peft.merge_params(params, adapter), params))
+    weighted = lambda *parts: sum(w * p for w, p in zip(weights, parts, strict=True))
+    expected = jax.tree.map(weighted, *map(delta, adapters))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), delta(combined), expected)
     assert combined.arrays["layers/mlp/up"]["a"].shape == (3, 4, 4 + 3 + 3)
     # It is an adapter as any other: its config makes one of the same shapes.
     again = peft.init(apply_of(Scanned()), params, combined.config, X, key=jax.random.key(0))
     assert jax.tree.structure(again) == jax.tree.structure(combined)
-    rows = [adapter_of(CONFIGS["more"], params, seed) for seed in (0, 1)]
-    twice = peft.combine(rows, [1.0, 1.0])
-    expected = jax.tree.map(jnp.add, *map(delta, rows))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), delta(twice), expected)
+
+
+@pytest.mark.slow
+def test_combinations_keep_to_the_layers_that_were_chosen(params):
+    adapters = [adapter_of(CONFIGS["more"], params, seed) for seed in (0, 1)]
+    delta = jax.jit(lambda adapter: jax.tree.map(jnp.subtract, peft.merge_params(params, adapter), params))
+    expected = jax.tree.map(jnp.add, *map(delta, adapters))
+    combined = peft.combine(adapters, [1.0, 1.0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), delta(combined), expected)
+    assert combined.config.layers == (0, 2)
 
 
 def test_what_cannot_be_stacked_or_combined_is_refused(params):
