@@ -139,12 +139,12 @@ class Decoder(nn.Module):
 
     def _logits(self, x_BxTxD: Array) -> Array:
         config = self.config
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         if config.tied:
             embedding_VxD = self.variables["params"]["embeddings"]["word"]["embedding"].astype(config.dtype)
-            return jax.lax.dot_general(
-                x_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())), preferred_element_type=jnp.float32
-            )
-        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+            if x_BxTxD.shape[1] == 1:  # decoding: the large operand first, a third faster on CPU (benchmarks/decode.py)
+                return product(embedding_VxD, x_BxTxD, (((1,), (2,)), ((), ()))).transpose(1, 2, 0)
+            return product(x_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())))
         head = nn.Dense(
             config.vocab_size, use_bias=config.head_bias, dtype=config.dtype, dot_general=product, name="head"
         )
