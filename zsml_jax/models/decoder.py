@@ -17,8 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from zsml_jax.data.token_rows import document_mask
 from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask, check_mask, last_tokens, positions_of, window_mask
+from zsml_jax.models.causal_mask import (
+    causal_mask,
+    check_mask,
+    last_tokens,
+    positions_in_segments,
+    positions_of,
+    window_mask,
+)
 from zsml_jax.models.decoder_config import DecoderConfig
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
@@ -72,6 +80,7 @@ class Decoder(nn.Module):
         tokens_BxT: Int[AnyArray, "b t"],
         attention_mask_BxT: Shaped[AnyArray, "b t"] | None = None,
         *,
+        segments_BxT: Int[AnyArray, "b t"] | None = None,
         cache: KvCache | None = None,
         only_last: bool = False,
     ) -> LmOutput:
@@ -80,6 +89,8 @@ class Decoder(nn.Module):
         Args:
           tokens_BxT: token ids.
           attention_mask_BxT: non-zero at tokens, 0 at padding, which may be on either side; all are tokens if None.
+          segments_BxT: packed documents by number, 0 at padding, as :func:`zsml_jax.data.token_batches` gives them: a
+            token sees its own document, and positions begin anew with each. In place of a mask, and without a cache.
           cache: the tokens before these, from :func:`~zsml_jax.models.kv_cache.init_cache` or the call before.
           only_last: whether to compute logits at the last token of each row only, as ``(b, 1, v)``.
 
@@ -87,18 +98,21 @@ class Decoder(nn.Module):
           Logits, last hidden states, and the cache with these tokens in it if one was given.
 
         Raises:
-          ValueError: if the mask has another shape, or there are more tokens than positions are learned, or than the
-            cache has free slots.
+          ValueError: if the mask or the segments have another shape, segments come with a mask or a cache, or there are
+            more tokens than positions are learned, or than the cache has free slots.
         """
         config = self.config
         check_mask(attention_mask_BxT, tokens_BxT)
+        check_mask(segments_BxT, tokens_BxT, "segments")
+        if segments_BxT is not None and (attention_mask_BxT is not None or cache is not None):
+            raise ValueError("segments must come without an attention_mask, as they know padding, and without a cache")
         length = tokens_BxT.shape[1]
         if config.rotary is None and length > config.max_positions:
             raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")
         if cache is not None:
             is_token_BxT = np.ones(tokens_BxT.shape, bool) if attention_mask_BxT is None else attention_mask_BxT != 0
             cache = mark_tokens(cache, is_token_BxT)
-        positions_BxT, context = self._context(length, attention_mask_BxT, cache)
+        positions_BxT, context = self._context(length, attention_mask_BxT, segments_BxT, cache)
         x_BxTxD = Embeddings(config, name="embeddings")(jnp.asarray(tokens_BxT), positions_BxT)
         buffers = None if cache is None else (cache.keys, cache.values)
         layers = _PerLayer(np.arange(config.num_layers, dtype=np.int32), _mixed_windows(config))
@@ -108,17 +122,24 @@ class Decoder(nn.Module):
         if cache is not None and buffers is not None:
             cache = cache._replace(keys=buffers[0], values=buffers[1])
         if only_last:
-            x_BxTxD = last_tokens(x_BxTxD, attention_mask_BxT)
+            x_BxTxD = last_tokens(x_BxTxD, attention_mask_BxT if segments_BxT is None else segments_BxT)
         x_BxTxD = norm(config.norm, config.norm_eps, config.dtype, "norm")(x_BxTxD)
         return LmOutput(self._logits(x_BxTxD), x_BxTxD, cache)
 
     def _context(
-        self, length: int, attention_mask_BxT: AnyArray | None, cache: KvCache | None
+        self,
+        length: int,
+        attention_mask_BxT: AnyArray | None,
+        segments_BxT: AnyArray | None,
+        cache: KvCache | None,
     ) -> tuple[Array, _Context]:
         """The positions of the tokens, and what the layers need to know of them."""
         config = self.config
-        if cache is None:
-            slot, slots_T, key_positions_BxS = None, np.arange(length), None
+        slot, slots_T, key_positions_BxS = None, np.arange(length), None
+        if segments_BxT is not None:
+            positions_BxT = positions_in_segments(segments_BxT)
+            mask = jnp.asarray(document_mask(segments_BxT))[:, None]
+        elif cache is None:
             positions_BxT = jnp.arange(length)[None] if attention_mask_BxT is None else positions_of(attention_mask_BxT)
             # Without padding the attention knows by itself what is causal, and flash kernels can skip the rest.
             mask = None if attention_mask_BxT is None else causal_mask(slots_T, attention_mask_BxT, length)
