@@ -20,6 +20,7 @@ from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import check_mask
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.norms import norm
 from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
@@ -245,8 +246,8 @@ def _positions(tokens_BxT: Array, offset: int | None) -> Array:
     return offset + jnp.cumsum(is_token_BxT, axis=1) * is_token_BxT
 
 
-def _dense(config: BertConfig, features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=jnp.dtype(config.dtype), name=name)
+def _dense(config: BertConfig, features: int, name: str) -> Dense:
+    return Dense(features, dtype=jnp.dtype(config.dtype), name=name)
 
 
 def _norm(config: BertConfig, name: str) -> nn.Module:
