@@ -10,9 +10,9 @@ on quantised parameters without further ado. Word embeddings, and with them head
 layers and stay arrays.
 
 >>> import jax.numpy as jnp
->>> kernel = quantize(jnp.array([[1.0, -0.5], [-0.25, 0.5]]), "int8", group="channel")
+>>> kernel = quantize(jnp.array([[1.0, 0.5], [-0.25, 0.1]]), "int8", group="channel")
 >>> kernel.shape, kernel.codes.tolist(), dequantize(kernel).round(2).tolist()
-((2, 2), [[127, -128], [-32, 127]], [[1.0, -0.5], [-0.25, 0.5]])
+((2, 2), [[127, 127], [-32, 26]], [[1.0, 0.5], [-0.25, 0.1]])
 """
 
 import functools
