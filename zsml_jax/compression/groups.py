@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from zsml_jax import transform
 from zsml_jax.models.pretrained import Pretrained
+from zsml_jax.transform.patterns import Patterns
 from zsml_jax.typing import Params
 
 #: By group, the paths of its kernels in all families.
@@ -144,7 +145,7 @@ def equal_budget(params: Params, chosen: Mapping[str, Sequence[str]], removed: i
     return {name: removed / size for name, size in sizes.items()}
 
 
-def kernels(params: Params, paths: Sequence[str]) -> dict[str, Any]:
+def kernels(params: Params, paths: Patterns) -> dict[str, Any]:
     """Returns the kernels at some paths, checked to be finite matrices or stacks of them.
 
     Args:
@@ -154,7 +155,7 @@ def kernels(params: Params, paths: Sequence[str]) -> dict[str, Any]:
     Raises:
       ValueError: if a path matches nothing, is no kernel of a dense layer, or has entries that are not finite.
     """
-    chosen = transform.select(params, list(paths))
+    chosen = transform.select(params, paths)
     for path, kernel in chosen.items():
         if not path.endswith("kernel") or getattr(kernel, "ndim", 0) not in (2, 3) or not hasattr(kernel, "astype"):
             raise ValueError(f"groups must be kernels of dense layers, arrays of 2 or 3 axes; {path} is not one")
