@@ -28,6 +28,7 @@ from zsml_jax.models.causal_mask import (
     window_mask,
 )
 from zsml_jax.models.decoder_config import DecoderConfig
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.mlp import Mlp
@@ -166,9 +167,7 @@ class Decoder(nn.Module):
             if x_BxTxD.shape[1] == 1:  # decoding: the large operand first, a third faster on CPU (benchmarks/decode.py)
                 return product(embedding_VxD, x_BxTxD, (((1,), (2,)), ((), ()))).transpose(1, 2, 0)
             return product(x_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())))
-        head = nn.Dense(
-            config.vocab_size, use_bias=config.head_bias, dtype=config.dtype, dot_general=product, name="head"
-        )
+        head = Dense(config.vocab_size, use_bias=config.head_bias, dtype=config.dtype, dot_general=product, name="head")
         return head(x_BxTxD).astype(jnp.float32)
 
 
@@ -252,11 +251,11 @@ class SelfAttention(nn.Module):
             window=config.window if mask is None else None,
         )
         flat_BxTxHK = mixed_BxTxHxK.reshape(*x_BxTxD.shape[:2], -1)
-        return nn.Dense(config.width, use_bias=config.out_bias, dtype=config.dtype, name="out")(flat_BxTxHK), buffers
+        return Dense(config.width, use_bias=config.out_bias, dtype=config.dtype, name="out")(flat_BxTxHK), buffers
 
     def _heads(self, x_BxTxD: Array, heads: int, name: str) -> Array:
         config = self.config
-        dense = nn.Dense(heads * config.key_width, use_bias=config.query_bias, dtype=config.dtype, name=name)
+        dense = Dense(heads * config.key_width, use_bias=config.query_bias, dtype=config.dtype, name=name)
         return dense(x_BxTxD).reshape(*x_BxTxD.shape[:2], heads, config.key_width)
 
 

@@ -1,11 +1,35 @@
 """Layers that are alike, run as one scanned program over stacked parameters."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 from flax.core import broadcast
 
 from zsml_jax.typing import PyTree
+
+#: How many stacks may still run before one is not to; None for all.
+_stacks_left: contextvars.ContextVar[int | None] = contextvars.ContextVar("stacks_left", default=None)
+
+
+class LayersReached(Exception):
+    """Raised in the place of a stack's run, with what it would have begun with."""
+
+    def __init__(self, carry: PyTree, shared: PyTree, scanned: PyTree):
+        super().__init__()
+        self.carry, self.shared, self.scanned = carry, shared, scanned
+
+
+@contextlib.contextmanager
+def stop_at_stack(number: int) -> Iterator[None]:
+    """Within it the stack of this number, counted from 0 as they run, raises :class:`LayersReached`."""
+    token = _stacks_left.set(number)
+    try:
+        yield
+    finally:
+        _stacks_left.reset(token)
 
 
 def run_layers(
@@ -35,6 +59,10 @@ def run_layers(
     Returns:
       The carry after the last layer, and the layers' outputs with a leading axis l, None if they have none.
     """
+    left = _stacks_left.get()
+    if left == 0:
+        raise LayersReached(carry, shared, scanned)
+    _stacks_left.set(None if left is None else left - 1)
     # Under scan the barrier against merging the two forward passes is not needed, and costs.
     module = nn.remat(layer, prevent_cse=config.unroll) if config.remat else layer
     stack = nn.scan(
