@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments import corpus as corpora
 from experiments import language_model_report as report
@@ -32,7 +33,7 @@ from zsml_jax.models.initialise import initialise
 from zsml_jax.models.tokenizer import load_tokenizer
 from zsml_jax.models.tokenizer_training import train_byte_bpe
 from zsml_jax.report import RunFolder
-from zsml_jax.train import Checkpointer, Evaluator, fit, optimizer, schedules, throughput
+from zsml_jax.train import Checkpointer, Evaluator, fit, optimizer, schedules, sharding, sharding_tables, throughput
 from zsml_jax.typing import Array, Key, Params
 
 
@@ -60,6 +61,8 @@ def train(config: Training, corpus: Corpus, folder: RunFolder) -> None:
         store = dataclasses.replace(passages, starts=passages.starts[[0, -1]])
         rows = {"length": config.length, "batch_size": config.batch_size, "pad_token": end}
         batches = data.token_batches(store, seed=config.seed, **rows)
+        mesh = None if config.mesh is None else sharding.make_mesh(config.mesh)
+        rules = sharding.REPLICATED if mesh is None else sharding_tables.rules_for(fresh.model_type)
     scorer = Scorer(fresh, start_token=end, context=config.length, stride=(config.length + 1) // 2)
     measure_peak = lambda: throughput.peak_flops(jnp.float32)
     peak = folder.cached("peak before", measure_peak)
@@ -72,6 +75,8 @@ def train(config: Training, corpus: Corpus, folder: RunFolder) -> None:
             optimizer=_optimizer(config),
             steps=config.steps,
             key=jax.random.key(config.seed),
+            mesh=mesh,
+            rules=rules,
             checkpoints=checkpoints,
             evaluators=[Evaluator("held_out", scorer.glimpse(corpus), every=config.report_every)],
             folder=folder,
@@ -80,15 +85,16 @@ def train(config: Training, corpus: Corpus, folder: RunFolder) -> None:
             unit="tokens",
             peak_flops=peak,
         )
-    trained = dataclasses.replace(fresh, params=result.params)
+    params = result.params if mesh is None else _on_one_host(result.params, mesh)
+    trained = dataclasses.replace(fresh, params=params)
     models.save(trained, folder.path / "model")
     sizes = report.Sizes(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(result.params)),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
         train_bytes=sum(len(passage.encode()) for passage in corpus.train),
         train_tokens=int(store.lengths.sum()),
         peak_flops=(peak, folder.cached("peak after", measure_peak)),
     )
-    scores = scorer.held_out(result.params, corpus, folder)
+    scores = scorer.held_out(params, corpus, folder)
     samples = folder.cached("samples", lambda: sample(config, trained, tokenizer))
     baselines = folder.cached("baselines", lambda: corpora.baselines(corpus))
     report.write_training(config, folder, scores, baselines, sizes, samples)
@@ -166,6 +172,11 @@ def sample(config: Training, trained: Pretrained, tokenizer: Tokenizer) -> list[
         key=jax.random.key(config.seed),
     )
     return [prompt + text for prompt, text in zip(config.prompts, generation.texts(tokenizer), strict=True)]
+
+
+def _on_one_host(params: Params, mesh: Mesh) -> Params:
+    """All of the parameters in the memory of each process."""
+    return jax.device_get(jax.device_put(params, NamedSharding(mesh, PartitionSpec())))
 
 
 def _optimizer(config: Training) -> optimizer.PathOptimizer:

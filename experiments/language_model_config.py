@@ -42,6 +42,9 @@ class Training(Texts):
     report_every: int = 50
     """Steps between two reports of the loss and of the bits per held-out byte."""
     checkpoint_every: int = 200
+    mesh: str | None = None
+    """How devices share model and batch while it trains, such as "data:-1,model:2"; without it they only share batches
+    among processes."""
     prompts: tuple[str, ...] = ("The",)
     """What the samples go on from. From "" they begin as passages do, of which a small corpus has few to learn from."""
     sample_tokens: int = 120

@@ -95,6 +95,16 @@ def test_the_bits_of_the_report_are_those_of_the_saved_model(trained):
     assert [tokens for _, tokens in kept(folder)] == [len(model.tokenizer.encode_plain(t)) for t in texts.held_out]
 
 
+@pytest.mark.slow
+def test_a_model_divided_over_devices_learns_the_same(trained):
+    tmp_path, preset, folder = trained
+    divided = run(tmp_path / "divided", preset, "--mesh", "data:2,model:2")
+    assert losses(divided) == pytest.approx(losses(folder), rel=1e-5)
+    np.testing.assert_allclose(kept(divided), kept(folder), rtol=1e-4)
+    with pytest.raises(SystemExit, match="axes must"):
+        run(tmp_path / "divided", preset, "--mesh", "sideways")
+
+
 def test_a_finished_run_that_is_resumed_computes_nothing_again(trained, monkeypatch):
     tmp_path, preset, folder = trained
     before = (losses(folder), (folder.path / "metrics.jsonl").read_text())

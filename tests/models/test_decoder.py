@@ -10,6 +10,7 @@ import pytest
 from tests.models import tiny_decoders
 from tests.models.conftest import DECODERS
 from zsml_jax import models
+from zsml_jax.data import token_rows, token_store
 from zsml_jax.models.decoder import Decoder, DecoderConfig
 from zsml_jax.models.decoder_weights import FAMILIES
 from zsml_jax.models.kv_cache import init_cache
@@ -129,7 +130,7 @@ def test_scanned_unrolled_and_rematerialised_programs_are_the_same_function_of_t
     chex.assert_trees_all_close(actual, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_an_unknown_kind_of_rematerialisation_is_refused(mixed):
+def test_an_unknown_kind_of_rematerialisation_is_refused(mixed, unchecked_types):
     config, _, ids, _ = mixed
     with pytest.raises(ValueError, match="remat must be True, False or 'dots', got 'dot'"):
         jax.eval_shape(Decoder(dataclasses.replace(config, remat="dot")).init, jax.random.key(0), ids)
@@ -159,6 +160,36 @@ def test_only_the_last_token_s_logits_can_be_asked_for_under_both_paddings(mixed
         assert out.logits.shape == (3, 1, 37)
         last = [np.flatnonzero(row)[-1] for row in mask]
         np.testing.assert_allclose(out.logits[:, 0], np.asarray(full)[np.arange(3), last], atol=1e-5)
+
+
+@pytest.mark.parametrize("learned_positions", [False, True])
+def test_packed_documents_have_the_logits_that_each_has_alone(mixed, learned_positions):
+    config, params, _, _ = mixed
+    if learned_positions:
+        config = DecoderConfig(37, 16, 2, 4, 24, 64)
+        params = jax.jit(Decoder(config).init)(jax.random.key(1), np.zeros((1, 2), np.int32))["params"]
+    apply = jax.jit(Decoder(config).apply)
+    store = token_store.tokenize(["abcde", "fgh", "ijklmno", "p"], lambda text: [ord(x) - 96 for x in text])
+    rows = token_rows.TokenRows(store, length=9, packing="whole")
+    batch = {name: np.stack([rows[i][name] for i in range(len(rows))]) for name in ("tokens", "segments")}
+    assert batch["segments"].tolist() == [[1, 1, 1, 1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 1, 1, 1, 0, 0]]
+    packed = apply({"params": params}, batch["tokens"], segments_BxT=batch["segments"]).logits
+    assert np.isfinite(packed).all()
+    for row, at, document in ((0, 0, 0), (0, 5, 1), (0, 8, 3), (1, 0, 2)):
+        alone = store.tokens[store.starts[document] : store.starts[document + 1]]
+        ids, mask = np.zeros((2, 1, 9), np.int32)
+        ids[0, : len(alone)], mask[0, : len(alone)] = alone, 1
+        expected = apply({"params": params}, ids, mask).logits[0, : len(alone)]
+        np.testing.assert_allclose(packed[row, at : at + len(alone)], expected, atol=1e-5)
+
+
+def test_segments_with_a_mask_or_of_another_shape_are_refused(mixed, unchecked_types):
+    config, _, ids, mask = mixed
+    init = functools.partial(jax.eval_shape, Decoder(config).init, jax.random.key(0), ids)
+    with pytest.raises(ValueError, match="segments must come without an attention_mask"):
+        init(mask, segments_BxT=mask)
+    with pytest.raises(ValueError, match=r"segments must have the shape \(3, 9\)"):
+        init(segments_BxT=mask[:, :-1])
 
 
 def test_decoding_steps_of_one_cache_compile_once(mixed):

@@ -17,6 +17,7 @@ from zsml_jax.models.sampling import Sampling
 from zsml_jax.models.sentence import SentenceConfig
 from zsml_jax.models.tokenizer import Tokenizer
 from zsml_jax.models.tokenizer_files import TokenizerFiles
+from zsml_jax.train import sharding, sharding_tables
 
 PROMPTS = rows()
 N = 12
@@ -74,6 +75,17 @@ def test_a_state_space_model_generates_alike():
     ids, mask = padded(PROMPTS, "left")
     generation = generate(mamba, ids, attention_mask=mask, max_new_tokens=N, stop_tokens=[])
     np.testing.assert_array_equal(generation.tokens, uncached(mamba, PROMPTS))
+
+
+@pytest.mark.parametrize("places", ["data:2,model:2", pytest.param("data:4,model:1", marks=pytest.mark.slow)])
+def test_a_model_divided_over_devices_writes_the_same_text(model, greedy, places):
+    mesh = sharding.make_mesh(places)
+    divided = sharding.partition(model.params, mesh, sharding_tables.DECODER)
+    params = jax.device_put(model.params, divided)
+    assert not params["layers"]["mlp"]["up"]["kernel"].is_fully_replicated
+    ids, mask = padded(PROMPTS, "left")
+    generation = generate(model, ids, attention_mask=mask, max_new_tokens=N, params=params)
+    np.testing.assert_array_equal(generation.tokens, greedy)
 
 
 def test_log_probs_are_those_of_scoring_the_text(model, greedy):

@@ -13,6 +13,7 @@ import functools
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Int, Shaped
 
@@ -20,6 +21,7 @@ from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import check_mask
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.norms import norm
 from zsml_jax.train.activations import keep_divided
 from zsml_jax.typing import AnyArray, Array
@@ -45,7 +47,8 @@ class BertConfig:
       embedding_width: width of the embeddings, which ALBERT factorises: a dense layer takes them to the model's width;
         None if they have that already.
       num_groups: groups of consecutive layers that share their parameters; None if each layer has its own.
-      masked_lm: whether there is a head that predicts masked words; its decoder is the word embedding.
+      masked_lm: whether there is a head that predicts masked words.
+      tied: whether that head's decoder is the word embedding.
       head_activation: the head's activation; RoBERTa's is not that of its layers.
       dtype: name of the dtype of activations; norms and softmax accumulate in float32.
     """
@@ -64,6 +67,7 @@ class BertConfig:
     embedding_width: int | None = None
     num_groups: int | None = None
     masked_lm: bool = False
+    tied: bool = True
     head_activation: str = "gelu"
     dtype: str = "float32"
 
@@ -106,8 +110,8 @@ class Bert(nn.Module):
     """The encoder; parameter paths are ``embeddings/...``, ``layer_0/attention/query/kernel``, ... , ``pooler/...``.
 
     Layers that share their parameters are one submodule, called several times: ALBERT has a ``layer_0`` only. The head
-    for masked words is ``head/dense/kernel``, ``head/norm/scale`` and ``head/bias``. All layers go from ``x_BxTxD`` to
-    ``x_BxTxD``, so that they can also be scanned over stacked parameters.
+    for masked words is ``head/dense/kernel``, ``head/norm/scale`` and ``head/bias``, with ``head/decoder/kernel`` if it
+    is untied. All layers go from ``x_BxTxD`` to ``x_BxTxD``, so that they can also be scanned over stacked parameters.
     """
 
     config: BertConfig
@@ -224,7 +228,7 @@ class Mlp(nn.Module):
 
 
 class MaskedLmHead(nn.Module):
-    """A dense layer, activated and normalised, and its products with all word embeddings."""
+    """A dense layer, activated and normalised, and its products with all word embeddings, or with a kernel."""
 
     config: BertConfig
 
@@ -234,7 +238,12 @@ class MaskedLmHead(nn.Module):
         config = self.config
         x_BxTxE = _dense(config, config.embedding_width or config.width, "dense")(x_BxTxD)
         x_BxTxE = _norm(config, "norm")(ACTIVATIONS[config.head_activation](x_BxTxE))
-        logits_BxTxV = jnp.matmul(x_BxTxE, embedding_VxE.T.astype(config.dtype), preferred_element_type=jnp.float32)
+        if config.tied:
+            logits_BxTxV = jnp.matmul(x_BxTxE, embedding_VxE.T.astype(config.dtype), preferred_element_type=jnp.float32)
+        else:
+            product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+            decoder = Dense(config.vocab_size, use_bias=False, dtype=config.dtype, dot_general=product, name="decoder")
+            logits_BxTxV = decoder(x_BxTxE).astype(jnp.float32)
         return logits_BxTxV + self.param("bias", nn.initializers.zeros, (config.vocab_size,), jnp.float32)
 
 
@@ -245,8 +254,8 @@ def _positions(tokens_BxT: Array, offset: int | None) -> Array:
     return offset + jnp.cumsum(is_token_BxT, axis=1) * is_token_BxT
 
 
-def _dense(config: BertConfig, features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=jnp.dtype(config.dtype), name=name)
+def _dense(config: BertConfig, features: int, name: str) -> Dense:
+    return Dense(features, dtype=jnp.dtype(config.dtype), name=name)
 
 
 def _norm(config: BertConfig, name: str) -> nn.Module:

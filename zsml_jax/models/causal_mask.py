@@ -1,5 +1,6 @@
 """What a mask of tokens means: their positions, the last of them, and who may look at whom in a decoder."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Shaped
 
@@ -23,6 +24,21 @@ def positions_of(
     """
     counted_BxT = jnp.cumsum(jnp.asarray(is_token_BxT) != 0, axis=1, dtype=jnp.int32) - 1
     return jnp.maximum(counted_BxT if seen_B is None else counted_BxT + jnp.asarray(seen_B)[:, None], 0)
+
+
+def positions_in_segments(segments_BxT: Int[AnyArray, "b t"]) -> Int[Array, "b t"]:
+    """Counts positions from the start of each run of equal numbers.
+
+    >>> positions_in_segments(jnp.array([[1, 1, 1, 2, 2, 0]])).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+
+    Args:
+      segments_BxT: packed documents by number.
+    """
+    segments_BxT = jnp.asarray(segments_BxT)
+    places_T = jnp.arange(segments_BxT.shape[1], dtype=jnp.int32)
+    begins_BxT = segments_BxT != jnp.roll(segments_BxT, 1, axis=1)
+    return places_T - jax.lax.cummax(jnp.where(begins_BxT, places_T, 0), axis=1)
 
 
 def last_tokens(

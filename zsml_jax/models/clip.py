@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Shaped
 from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import causal_mask, check_mask
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.layer_stack import Remat, run_layers
 from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
@@ -242,15 +243,15 @@ class SelfAttention(nn.Module):
         config = self.config
         heads = (*x_BxTxD.shape[:2], config.num_heads, config.width // config.num_heads)
         q_BxTxHxK, k_BxTxHxK, v_BxTxHxK = (
-            nn.Dense(config.width, dtype=config.dtype, name=name)(x_BxTxD).reshape(heads)
+            Dense(config.width, dtype=config.dtype, name=name)(x_BxTxD).reshape(heads)
             for name in ("query", "key", "value")
         )
         mixed_BxTxHxK = attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, mask=mask_BxTxT)
-        return nn.Dense(config.width, dtype=config.dtype, name="out")(mixed_BxTxHxK.reshape(x_BxTxD.shape))
+        return Dense(config.width, dtype=config.dtype, name="out")(mixed_BxTxHxK.reshape(x_BxTxD.shape))
 
 
 def _projected(x_BxD: Array, config: ClipConfig) -> Array:
     """The unit vectors in the common space, float32; called inside a compact method."""
-    projection = nn.Dense(config.projection_width, use_bias=False, dtype=config.dtype, name="projection")
+    projection = Dense(config.projection_width, use_bias=False, dtype=config.dtype, name="projection")
     x_BxE = projection(x_BxD).astype(jnp.float32)
     return x_BxE / jnp.linalg.norm(x_BxE, axis=-1, keepdims=True)

@@ -17,9 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from zsml_jax.data.token_rows import document_mask
 from zsml_jax.models.attention import attend
-from zsml_jax.models.causal_mask import causal_mask, check_mask, last_tokens, positions_of, window_mask
+from zsml_jax.models.causal_mask import (
+    causal_mask,
+    check_mask,
+    last_tokens,
+    positions_in_segments,
+    positions_of,
+    window_mask,
+)
 from zsml_jax.models.decoder_config import DecoderConfig
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens, write_layer
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.mlp import Mlp
@@ -72,6 +81,7 @@ class Decoder(nn.Module):
         tokens_BxT: Int[AnyArray, "b t"],
         attention_mask_BxT: Shaped[AnyArray, "b t"] | None = None,
         *,
+        segments_BxT: Int[AnyArray, "b t"] | None = None,
         cache: KvCache | None = None,
         only_last: bool = False,
     ) -> LmOutput:
@@ -80,6 +90,8 @@ class Decoder(nn.Module):
         Args:
           tokens_BxT: token ids.
           attention_mask_BxT: non-zero at tokens, 0 at padding, which may be on either side; all are tokens if None.
+          segments_BxT: packed documents by number, 0 at padding, as :func:`zsml_jax.data.token_batches` gives them: a
+            token sees its own document, and positions begin anew with each. In place of a mask, and without a cache.
           cache: the tokens before these, from :func:`~zsml_jax.models.kv_cache.init_cache` or the call before.
           only_last: whether to compute logits at the last token of each row only, as ``(b, 1, v)``.
 
@@ -87,18 +99,21 @@ class Decoder(nn.Module):
           Logits, last hidden states, and the cache with these tokens in it if one was given.
 
         Raises:
-          ValueError: if the mask has another shape, or there are more tokens than positions are learned, or than the
-            cache has free slots.
+          ValueError: if the mask or the segments have another shape, segments come with a mask or a cache, or there are
+            more tokens than positions are learned, or than the cache has free slots.
         """
         config = self.config
         check_mask(attention_mask_BxT, tokens_BxT)
+        check_mask(segments_BxT, tokens_BxT, "segments")
+        if segments_BxT is not None and (attention_mask_BxT is not None or cache is not None):
+            raise ValueError("segments must come without an attention_mask, as they know padding, and without a cache")
         length = tokens_BxT.shape[1]
         if config.rotary is None and length > config.max_positions:
             raise ValueError(f"tokens must have at most {config.max_positions} columns (positions), got {length}")
         if cache is not None:
             is_token_BxT = np.ones(tokens_BxT.shape, bool) if attention_mask_BxT is None else attention_mask_BxT != 0
             cache = mark_tokens(cache, is_token_BxT)
-        positions_BxT, context = self._context(length, attention_mask_BxT, cache)
+        positions_BxT, context = self._context(length, attention_mask_BxT, segments_BxT, cache)
         x_BxTxD = Embeddings(config, name="embeddings")(jnp.asarray(tokens_BxT), positions_BxT)
         buffers = None if cache is None else (cache.keys, cache.values)
         layers = _PerLayer(np.arange(config.num_layers, dtype=np.int32), _mixed_windows(config))
@@ -108,20 +123,28 @@ class Decoder(nn.Module):
         if cache is not None and buffers is not None:
             cache = cache._replace(keys=buffers[0], values=buffers[1])
         if only_last:
-            x_BxTxD = last_tokens(x_BxTxD, attention_mask_BxT)
+            x_BxTxD = last_tokens(x_BxTxD, attention_mask_BxT if segments_BxT is None else segments_BxT)
         x_BxTxD = norm(config.norm, config.norm_eps, config.dtype, "norm")(x_BxTxD)
         return LmOutput(self._logits(x_BxTxD), x_BxTxD, cache)
 
     def _context(
-        self, length: int, attention_mask_BxT: AnyArray | None, cache: KvCache | None
+        self,
+        length: int,
+        attention_mask_BxT: AnyArray | None,
+        segments_BxT: AnyArray | None,
+        cache: KvCache | None,
     ) -> tuple[Array, _Context]:
         """The positions of the tokens, and what the layers need to know of them."""
         config = self.config
-        if cache is None:
-            slot, slots_T, key_positions_BxS = None, np.arange(length), None
+        slot, key_positions_BxS, mask = None, None, None
+        # Without a cache the attention knows by itself what is causal, and can skip the rest.
+        if segments_BxT is not None:
+            positions_BxT = positions_in_segments(segments_BxT)
+            mask = jnp.asarray(document_mask(segments_BxT, causal=False))[:, None]
+        elif cache is None:
             positions_BxT = jnp.arange(length)[None] if attention_mask_BxT is None else positions_of(attention_mask_BxT)
-            # Without padding the attention knows by itself what is causal, and flash kernels can skip the rest.
-            mask = None if attention_mask_BxT is None else causal_mask(slots_T, attention_mask_BxT, length)
+            if attention_mask_BxT is not None:
+                mask = (jnp.asarray(attention_mask_BxT) != 0)[:, None, None]
         else:
             slot = cache.length - length
             key_positions_BxS = cache.positions
@@ -129,8 +152,6 @@ class Decoder(nn.Module):
             mask = causal_mask(slot + jnp.arange(length), cache.is_token, cache.is_token.shape[1])
         key_positions_BxS = positions_BxT if key_positions_BxS is None else key_positions_BxS
         mixed = _mixed_windows(config) is not None
-        if mixed and mask is None:
-            mask = causal_mask(np.arange(length), None, length)
         if mask is not None and config.window is not None and not mixed:
             mask = mask & window_mask(positions_BxT, key_positions_BxS, config.window)
         turns = None if config.rotary is None else cos_sin(config.rotary, positions_BxT)
@@ -139,15 +160,13 @@ class Decoder(nn.Module):
 
     def _logits(self, x_BxTxD: Array) -> Array:
         config = self.config
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         if config.tied:
             embedding_VxD = self.variables["params"]["embeddings"]["word"]["embedding"].astype(config.dtype)
-            return jax.lax.dot_general(
-                x_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())), preferred_element_type=jnp.float32
-            )
-        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
-        head = nn.Dense(
-            config.vocab_size, use_bias=config.head_bias, dtype=config.dtype, dot_general=product, name="head"
-        )
+            if x_BxTxD.shape[1] == 1:  # decoding: the large operand first, a third faster on CPU (benchmarks/decode.py)
+                return product(embedding_VxD, x_BxTxD, (((1,), (2,)), ((), ()))).transpose(1, 2, 0)
+            return product(x_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())))
+        head = Dense(config.vocab_size, use_bias=config.head_bias, dtype=config.dtype, dot_general=product, name="head")
         return head(x_BxTxD).astype(jnp.float32)
 
 
@@ -219,23 +238,24 @@ class SelfAttention(nn.Module):
             values, v_BxTxGxK = write_layer(buffers[1], v_BxTxGxK, layer.index, context.slot)
             buffers = keys, values
         mask = context.mask_BxTxS
-        if mask is not None and context.positions is not None and layer.window is not None:
-            mask = mask & window_mask(*context.positions, layer.window)
+        if context.positions is not None and layer.window is not None:
+            near = window_mask(*context.positions, layer.window)
+            mask = near if mask is None else mask & near
         mixed_BxTxHxK = attend(
             q_BxTxHxK,
             k_BxTxGxK.astype(q_BxTxHxK.dtype),
             v_BxTxGxK.astype(q_BxTxHxK.dtype),
             mask=mask,
             scale=config.attention_scale,
-            is_causal=mask is None,
+            is_causal=context.slot is None,
             window=config.window if mask is None else None,
         )
         flat_BxTxHK = mixed_BxTxHxK.reshape(*x_BxTxD.shape[:2], -1)
-        return nn.Dense(config.width, use_bias=config.out_bias, dtype=config.dtype, name="out")(flat_BxTxHK), buffers
+        return Dense(config.width, use_bias=config.out_bias, dtype=config.dtype, name="out")(flat_BxTxHK), buffers
 
     def _heads(self, x_BxTxD: Array, heads: int, name: str) -> Array:
         config = self.config
-        dense = nn.Dense(heads * config.key_width, use_bias=config.query_bias, dtype=config.dtype, name=name)
+        dense = Dense(heads * config.key_width, use_bias=config.query_bias, dtype=config.dtype, name=name)
         return dense(x_BxTxD).reshape(*x_BxTxD.shape[:2], heads, config.key_width)
 
 

@@ -1,5 +1,8 @@
 """Layers that are alike, run as one scanned program over stacked parameters."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,6 +14,26 @@ from zsml_jax.typing import PyTree
 #: What the backward pass computes again: nothing; all that is in a layer (True); or all but the products with kernels,
 #: which keeps less than half of the memory at hardly any time (``"dots"``, ``benchmarks/peft.py``).
 Remat = bool | Literal["dots"]
+#: How many stacks may still run before one is not to; None for all.
+_stacks_left: contextvars.ContextVar[int | None] = contextvars.ContextVar("stacks_left", default=None)
+
+
+class LayersReached(Exception):
+    """Raised in the place of a stack's run, with what it would have begun with."""
+
+    def __init__(self, carry: PyTree, shared: PyTree, scanned: PyTree):
+        super().__init__()
+        self.carry, self.shared, self.scanned = carry, shared, scanned
+
+
+@contextlib.contextmanager
+def stop_at_stack(number: int) -> Iterator[None]:
+    """Within it the stack of this number, counted from 0 as they run, raises :class:`LayersReached`."""
+    token = _stacks_left.set(number)
+    try:
+        yield
+    finally:
+        _stacks_left.reset(token)
 
 
 def run_layers(
@@ -45,6 +68,10 @@ def run_layers(
     """
     if config.remat not in (False, True, "dots"):
         raise ValueError(f"remat must be True, False or 'dots', got {config.remat!r}")
+    left = _stacks_left.get()
+    if left == 0:
+        raise LayersReached(carry, shared, scanned)
+    _stacks_left.set(None if left is None else left - 1)
     # Under scan the barrier against merging the two forward passes is not needed, and costs.
     kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
     module = nn.remat(layer, prevent_cse=config.unroll, policy=kept) if config.remat else layer

@@ -7,6 +7,7 @@ convolution, ``W`` = K - 1, ``R`` rank of the step sizes, ``L`` layers, ``V`` vo
 """
 
 import dataclasses
+import functools
 import math
 import sys
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from zsml_jax.models.activations import ACTIVATIONS
 from zsml_jax.models.causal_conv import causal_conv
 from zsml_jax.models.causal_mask import check_mask, last_tokens
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_sizes
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.layer_stack import Remat, run_layers
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.selective_scan import selective_scan
@@ -185,9 +187,10 @@ class Mamba(nn.Module):
         config = self.config
         if config.tied:
             kernel_DxV = self.variables["params"]["embeddings"]["word"]["embedding"].T
-        else:
-            kernel_DxV = Head(config, name="head")()
-        return jnp.matmul(x_BxTxD, kernel_DxV.astype(config.dtype), preferred_element_type=jnp.float32)
+            return jnp.matmul(x_BxTxD, kernel_DxV.astype(config.dtype), preferred_element_type=jnp.float32)
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+        dense = functools.partial(Dense, use_bias=False, dtype=config.dtype, kernel_init=_UNIFORM)
+        return dense(config.vocab_size, dot_general=product, name="head")(x_BxTxD).astype(jnp.float32)
 
 
 class Embeddings(nn.Module):
@@ -202,17 +205,6 @@ class Embeddings(nn.Module):
         config = self.config
         word = nn.Embed(config.vocab_size, config.width, dtype=config.dtype, embedding_init=init, name="word")
         return keep_divided(word(tokens_BxT))
-
-
-class Head(nn.Module):
-    """The matrix from hidden states to scores."""
-
-    config: MambaConfig
-
-    @nn.compact
-    def __call__(self) -> Array:
-        """Returns ``kernel_DxV``."""
-        return self.param("kernel", _UNIFORM, (self.config.width, self.config.vocab_size))
 
 
 class MambaLayer(nn.Module):
@@ -242,7 +234,7 @@ class Mixer(nn.Module):
         """Returns the next ``x_BxTxD`` and the layer's part of the cache."""
         config = self.config
         inner, dtype = config.inner_width, jnp.dtype(config.dtype)
-        both = nn.Dense(2 * inner, use_bias=config.dense_bias, dtype=dtype, kernel_init=_UNIFORM, name="in_proj")
+        both = Dense(2 * inner, use_bias=config.dense_bias, dtype=dtype, kernel_init=_UNIFORM, name="in_proj")
         x_BxTxE, gate_BxTxE = jnp.split(both(x_BxTxD), 2, axis=-1)
         kernel_KxE = self.param("conv_kernel", _UNIFORM, (config.conv_width, inner))
         bias_E = self.param("conv_bias", nn.initializers.zeros, (inner,)) if config.conv_bias else None
@@ -250,11 +242,9 @@ class Mixer(nn.Module):
         x_BxTxE, window_BxWxE = causal_conv(x_BxTxE, kernel_KxE, bias_E, past=past, is_token=is_token_BxT)
         x_BxTxE = ACTIVATIONS[config.activation](x_BxTxE)
         sizes = (config.rank, config.rank + config.state_size)
-        selected = nn.Dense(
-            sizes[1] + config.state_size, use_bias=False, dtype=dtype, kernel_init=_UNIFORM, name="x_proj"
-        )
+        selected = Dense(sizes[1] + config.state_size, use_bias=False, dtype=dtype, kernel_init=_UNIFORM, name="x_proj")
         step_BxTxR, b_BxTxS, c_BxTxS = jnp.split(selected(x_BxTxE), sizes, axis=-1)
-        step = nn.Dense(inner, dtype=jnp.float32, kernel_init=_UNIFORM, bias_init=_init_step_bias, name="dt_proj")
+        step = Dense(inner, dtype=jnp.float32, kernel_init=_UNIFORM, bias_init=_init_step_bias, name="dt_proj")
         delta_BxTxE = jax.nn.softplus(step(step_BxTxR))
         if is_token_BxT is not None:
             delta_BxTxE = jnp.where(is_token_BxT[..., None], delta_BxTxE, 0)  # padding leaves the state as it is
@@ -271,7 +261,7 @@ class Mixer(nn.Module):
             chunk=config.chunk,
         )
         init = nn.initializers.variance_scaling(1 / (3 * config.num_layers), "fan_in", "uniform")
-        out = nn.Dense(config.width, use_bias=config.dense_bias, dtype=dtype, kernel_init=init, name="out_proj")
+        out = Dense(config.width, use_bias=config.dense_bias, dtype=dtype, kernel_init=init, name="out_proj")
         cache = None if cache is None else MambaCache(window_BxWxE, state_BxSxE)
         return out(y_BxTxE * jax.nn.silu(gate_BxTxE)), cache
 

@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 
 from zsml_jax.models.activations import ACTIVATIONS
+from zsml_jax.models.dense import Dense
 from zsml_jax.typing import Array
 
 
@@ -32,7 +33,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD: Array) -> Array:
         """Returns ``x_BxTxD``."""
-        dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype)
+        dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
         activation = ACTIVATIONS[self.activation]
         h_BxTxF = dense(self.hidden_width, name="up")(x_BxTxD)
         if self.gated:

@@ -20,6 +20,7 @@ from zsml_jax.models.hub_fields import OLD_SPELLINGS
 from zsml_jax.models.image_preprocessing import write_image_config
 from zsml_jax.models.json_file import write_json
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
+from zsml_jax.models.quantized import Quantized
 from zsml_jax.models.sentence import SentenceConfig, write_sentence_config
 from zsml_jax.typing import Params
 
@@ -45,7 +46,7 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
 
     Raises:
       ValueError: if the model's type is unknown, cannot express its configuration, or has other parameters; or if these
-        lie on devices of other hosts.
+        are quantised or lie on devices of other hosts.
       FileExistsError: if the folder holds something else than a model.
     """
     family = FAMILIES.get(pretrained.model_type)
@@ -53,6 +54,9 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
         raise ValueError("params must lie on devices of this process; gather them before they are saved")
+    leaves: Mapping[str, Any] = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
+    if quantised := [path for path, leaf in leaves.items() if isinstance(leaf, Quantized)]:
+        raise ValueError(f"params hold quantised kernels, such as {quantised[0]}; dequantize them to save arrays")
     target = Path(folder).expanduser().absolute()
     if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
         raise FileExistsError(f"folder must be new or hold a model, and {target} holds no config.json")

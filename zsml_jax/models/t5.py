@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from zsml_jax.models.causal_mask import causal_mask, check_mask
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.kv_cache import KvCache, init_cache, mark_tokens
 from zsml_jax.models.layer_stack import run_layers
 from zsml_jax.models.t5_config import T5Config
@@ -152,7 +153,7 @@ class T5(nn.Module):
             embedding_VxD = self.variables["params"]["word"]["embedding"].astype(config.dtype)
             logits_BxTxV = product(scaled_BxTxD, embedding_VxD, (((2,), (1,)), ((), ())))
         else:
-            head = nn.Dense(config.vocab_size, use_bias=False, dtype=config.dtype, dot_general=product, name="head")
+            head = Dense(config.vocab_size, use_bias=False, dtype=config.dtype, dot_general=product, name="head")
             logits_BxTxV = head(scaled_BxTxD).astype(jnp.float32)
         return T5Output(logits_BxTxV, x_BxTxD, cache, encoded_BxSxD)
 

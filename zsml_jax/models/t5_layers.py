@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 
 from zsml_jax.models.attention import attend
+from zsml_jax.models.dense import Dense
 from zsml_jax.models.kv_cache import write_layer
 from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
@@ -89,8 +90,8 @@ class Attention(nn.Module):
     def setup(self):
         """Names the dense layers, which two methods share."""
         width, dtype = self.config.num_heads * self.config.key_width, self.config.dtype
-        self.query, self.key, self.value = (nn.Dense(width, use_bias=False, dtype=dtype) for _ in range(3))
-        self.out = nn.Dense(self.config.width, use_bias=False, dtype=dtype)
+        self.query, self.key, self.value = (Dense(width, use_bias=False, dtype=dtype) for _ in range(3))
+        self.out = Dense(self.config.width, use_bias=False, dtype=dtype)
 
     def __call__(
         self, x_BxTxD: Array, k_BxSxHxK: Array, v_BxSxHxK: Array, mask: Array | None, bias_1xHxTxS: Array | None

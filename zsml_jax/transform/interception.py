@@ -20,14 +20,15 @@ class Dense:
 
     Attributes:
       path: its path.
-      kernel: ``(d_in, d_out)``, this layer's own in a scanned stack.
+      kernel: ``(d_in, d_out)``, this layer's own in a scanned stack; an array, or what stands for one in the
+        parameters, such as a :class:`~zsml_jax.models.quantized.Quantized`.
       bias: ``(d_out,)``, or None.
       dtype: dtype of the output.
       call: the layer, as transforms further in have left it.
     """
 
     path: str
-    kernel: Array
+    kernel: Any
     bias: Array | None
     dtype: Any
     call: Callable[[Array], Array]
@@ -97,7 +98,8 @@ class _Intercept(Step):
         (x,) = call.args
         kernel: Any = module.get_variable("params", "kernel")
         bias: Any = module.get_variable("params", "bias")
-        dtype = canonicalize_dtype(x, kernel, bias, dtype=getattr(module, "dtype", None))
+        # A kernel may be something that stands for an array, such as a quantised one.
+        dtype = canonicalize_dtype(x, jnp.zeros((), kernel.dtype), bias, dtype=getattr(module, "dtype", None))
         y = rule(Dense(path, kernel, bias, dtype, call.proceed), x, *call.arrays)
         shape = (*x.shape[:-1], kernel.shape[-1])
         if jnp.shape(y) != shape:
