@@ -1,5 +1,6 @@
 """Paired timings and peak memory, printed as ratios with their spread."""
 
+import json
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -56,22 +58,35 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def peak_memory(run: str, *arguments: str, limit: float | None = None) -> float:
-    """Returns the peak resident memory, GB, of a fresh process that calls one function; Linux only.
+    """Returns the peak resident memory, GB, of a fresh process that calls one function; see :func:`alone`."""
+    return alone(run, *arguments, limit=limit)[1]
+
+
+def alone(run: str, *arguments: str, limit: float | None = None) -> tuple[Any, float]:
+    """Calls one function in a fresh process; Linux only.
 
     Args:
-      run: the function, as ``module:name``. Its imports count.
+      run: the function, as ``module:name``.
       arguments: strings to call it with, for example file names.
       limit: seconds after which the process is killed.
+
+    Returns:
+      What it returns, which JSON must be able to hold, and the process's peak resident memory, GB, its imports
+      included.
 
     Raises:
       subprocess.TimeoutExpired: if it was killed.
     """
     module, name = run.split(":")
-    code = f"import sys, {module} as m; m.{name}(*sys.argv[1:]); print(open('/proc/self/status').read())"
+    code = (
+        f"import json, sys, {module} as m; result = json.dumps(m.{name}(*sys.argv[1:])); "
+        "print(); print(result); print(open('/proc/self/status').read())"
+    )
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit)
     # Not ru_maxrss: on Linux a child inherits that of the process it was forked from.
-    return float(re.search(r"VmHWM:\s+(\d+) kB", done.stdout).group(1)) / 1e6
+    result, peak = re.search(r"^(.*)\nName:.*VmHWM:\s+(\d+) kB", done.stdout, re.DOTALL | re.MULTILINE).groups()
+    return json.loads(result.splitlines()[-1]), float(peak) / 1e6
 
 
 def _duration(value: float) -> str:

@@ -29,6 +29,26 @@ def test_the_cpu_layout_and_the_fused_one_both_follow_the_definition(qkv):
     np.testing.assert_allclose(attention._attend_fused(*qkv, jnp.asarray(mask)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [None, 70])
+def test_causal_attention_by_blocks_follows_the_definition(key, window):
+    """150 queries are three blocks on CPU; each row has padding, and the scores a bias."""
+    shapes = [(2, 150, 4, 3), (2, 150, 2, 3), (2, 150, 2, 3), (1, 4, 150, 150)]
+    *qkv, bias = (jax.random.normal(k, shape) for k, shape in zip(jax.random.split(key, 4), shapes, strict=True))
+    is_key = np.ones((2, 1, 1, 150), bool)
+    is_key[1, ..., 120:] = False
+    distance = np.arange(150)[:, None] - np.arange(150)
+    allowed = is_key & (distance >= 0) & (distance < (window or 150))
+    k, v = (np.repeat(x, 2, axis=2) for x in qkv[1:])
+    scores = np.einsum("bthd,bshd->bhts", *(np.asarray(x, np.float64) for x in (qkv[0], k))) / 3**0.5 + bias
+    weights = np.exp(np.where(allowed, scores, -np.inf))
+    with np.errstate(invalid="ignore"):  # rows of padding whose window holds no key have no weights at all
+        expected = np.einsum("bhts,bshd->bthd", weights / weights.sum(-1, keepdims=True), v)
+    is_seen = allowed.any(-1)[:, 0]
+    for attend in (attention.attend, attention._attend_fused):
+        out = attend(*qkv, mask=jnp.asarray(is_key), bias=bias, is_causal=True, window=window)
+        np.testing.assert_allclose(np.asarray(out)[is_seen], expected[is_seen], atol=1e-5)
+
+
 def test_without_a_mask_every_key_is_seen(qkv):
     np.testing.assert_allclose(attention.attend(*qkv), softmax_attention(*qkv, np.True_), atol=1e-6)
 

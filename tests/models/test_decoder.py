@@ -108,7 +108,12 @@ def mixed():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"unroll": True}, {"remat": True}, pytest.param({"remat": True, "unroll": True}, marks=pytest.mark.slow)],
+    [
+        {"unroll": True},
+        {"remat": True},
+        {"remat": "dots"},
+        pytest.param({"remat": True, "unroll": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_scanned_unrolled_and_rematerialised_programs_are_the_same_function_of_the_same_parameters(mixed, changes):
     config, params, ids, mask = mixed
@@ -123,6 +128,12 @@ def test_scanned_unrolled_and_rematerialised_programs_are_the_same_function_of_t
 
     actual, expected = loss_and_gradients(changed, params), loss_and_gradients(Decoder(config), params)
     chex.assert_trees_all_close(actual, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_an_unknown_kind_of_rematerialisation_is_refused(mixed, unchecked_types):
+    config, _, ids, _ = mixed
+    with pytest.raises(ValueError, match="remat must be True, False or 'dots', got 'dot'"):
+        jax.eval_shape(Decoder(dataclasses.replace(config, remat="dot")).init, jax.random.key(0), ids)
 
 
 def test_a_cache_filled_in_pieces_gives_the_logits_of_one_pass(mixed):

@@ -1,7 +1,5 @@
 """Softmax attention, written once for all models."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ from jaxtyping import Bool, Float
 
 from zsml_jax.typing import AnyArray, Array
 
+_CAUSAL_BLOCK, _MOST_BLOCKS = 64, 16  # queries; the second bounds the size of the program
 _MASKED = -1e30  # finite, so that a row without any allowed key stays finite; swallows every score in float32
 
 
@@ -31,7 +30,7 @@ def attend(
     The scores and their softmax are float32 whatever the inputs are. Accelerators take
     :func:`jax.nn.dot_product_attention`, in cuDNN's flash kernel where that runs and there is no ``mask`` and no
     ``bias``; on CPU the same sums are laid out as plain batched products, several times faster there
-    (``benchmarks/encoder.py``).
+    (``benchmarks/encoder.py``), and causal ones leave out most of what they would mask (``benchmarks/peft.py``).
 
     Args:
       q_BxTxHxD: queries.
@@ -55,15 +54,14 @@ def attend(
     if window is not None and (not is_causal or window < 1):
         raise ValueError(f"window must be at least 1 and come with is_causal, got {window} and {is_causal}")
     scale = q_BxTxHxD.shape[-1] ** -0.5 if scale is None else scale
-    fused = functools.partial(_attend_fused, scale=scale, is_causal=is_causal, window=window)
-    cpu = functools.partial(_attend_cpu, scale=scale)
+    settings = {"scale": scale, "is_causal": is_causal, "window": window}
     operands = tuple(map(jnp.asarray, (q_BxTxHxD, k_BxSxGxD, v_BxSxGxD)))
     given = {name: jnp.asarray(x) for name, x in (("mask", mask), ("bias", bias)) if x is not None}
     return jax.lax.platform_dependent(
         *operands,
         given,
-        cpu=lambda q, k, v, on: cpu(q, k, v, _and(on.get("mask"), _causal(q, k, is_causal, window)), on.get("bias")),
-        default=lambda q, k, v, on: fused(q, k, v, on.get("mask"), on.get("bias")),
+        cpu=lambda q, k, v, on: _attend_cpu(q, k, v, on.get("mask"), on.get("bias"), **settings),
+        default=lambda q, k, v, on: _attend_fused(q, k, v, on.get("mask"), on.get("bias"), **settings),
     )
 
 
@@ -95,6 +93,41 @@ def _attend_cpu(
     q_BxTxHxD: Array,
     k_BxSxGxD: Array,
     v_BxSxGxD: Array,
+    mask: Array | None,
+    bias: Array | None = None,
+    *,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int | None = None,
+) -> Array:
+    """Causal attention goes by blocks of queries, each with the keys that one of them may see."""
+    if not is_causal:
+        return _attend_block(q_BxTxHxD, k_BxSxGxD, v_BxSxGxD, mask, bias, scale=scale)
+    length, slots = q_BxTxHxD.shape[1], k_BxSxGxD.shape[1]
+    size = max(_CAUSAL_BLOCK, -(-length // _MOST_BLOCKS))
+    mixed = []
+    for start in range(0, length, size):
+        queries = slice(start, min(start + size, length))
+        keys = slice(0 if window is None else max(0, start - window + 1), min(queries.stop, slots))
+        distance_TxS = np.arange(length)[queries, None] - np.arange(slots)[keys]
+        seen_TxS = (distance_TxS >= 0) & (distance_TxS < (window or length))
+        mixed.append(
+            _attend_block(
+                q_BxTxHxD[:, queries],
+                k_BxSxGxD[:, keys],
+                v_BxSxGxD[:, keys],
+                _and(_cut(mask, queries, keys), seen_TxS[None, None]),
+                _cut(bias, queries, keys),
+                scale=scale,
+            )
+        )
+    return mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, axis=1)
+
+
+def _attend_block(
+    q_BxTxHxD: Array,
+    k_BxSxGxD: Array,
+    v_BxSxGxD: Array,
     mask: AnyArray | None,
     bias: Array | None = None,
     *,
@@ -123,11 +156,11 @@ def _attend_cpu(
     return mixed_BxHxTxD.transpose(0, 2, 1, 3)
 
 
-def _causal(q_BxTxHxD: Array, k_BxSxGxD: Array, is_causal: bool, window: int | None) -> np.ndarray | None:
-    if not is_causal:
+def _cut(x: Array | None, queries: slice, keys: slice) -> Array | None:
+    """The part of a mask or a bias that is of these queries and keys."""
+    if x is None:
         return None
-    distance_TxS = np.arange(q_BxTxHxD.shape[1])[:, None] - np.arange(k_BxSxGxD.shape[1])
-    return ((distance_TxS >= 0) & (distance_TxS < (window or distance_TxS.size + 1)))[None, None]
+    return (x if x.shape[2] == 1 else x[:, :, queries])[..., keys]
 
 
 def _and(mask: Array | None, other: np.ndarray | None) -> AnyArray | None:

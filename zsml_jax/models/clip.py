@@ -19,7 +19,7 @@ from zsml_jax.models.attention import attend
 from zsml_jax.models.causal_mask import causal_mask, check_mask
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
 from zsml_jax.models.dense import Dense
-from zsml_jax.models.layer_stack import run_layers
+from zsml_jax.models.layer_stack import Remat, run_layers
 from zsml_jax.models.mlp import Mlp
 from zsml_jax.models.norms import norm
 from zsml_jax.train.activations import keep_divided
@@ -38,7 +38,7 @@ class TowerConfig:
       activation: a key of :data:`~zsml_jax.models.activations.ACTIVATIONS`.
       norm_eps: epsilon of the layer norms.
       dtype: name of the dtype of activations; norms and softmax accumulate in float32.
-      remat: whether the backward pass computes each layer again instead of keeping what is in it.
+      remat: what the backward pass computes again instead of keeping it, see :data:`.layer_stack.Remat`.
       unroll: whether the layers are compiled one by one instead of as a loop.
     """
 
@@ -49,7 +49,7 @@ class TowerConfig:
     activation: str = "quick_gelu"
     norm_eps: float = 1e-5
     dtype: str = "float32"
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
 
     def __post_init__(self):

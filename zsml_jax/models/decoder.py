@@ -136,14 +136,15 @@ class Decoder(nn.Module):
     ) -> tuple[Array, _Context]:
         """The positions of the tokens, and what the layers need to know of them."""
         config = self.config
-        slot, slots_T, key_positions_BxS = None, np.arange(length), None
+        slot, key_positions_BxS, mask = None, None, None
+        # Without a cache the attention knows by itself what is causal, and can skip the rest.
         if segments_BxT is not None:
             positions_BxT = positions_in_segments(segments_BxT)
-            mask = jnp.asarray(document_mask(segments_BxT))[:, None]
+            mask = jnp.asarray(document_mask(segments_BxT, causal=False))[:, None]
         elif cache is None:
             positions_BxT = jnp.arange(length)[None] if attention_mask_BxT is None else positions_of(attention_mask_BxT)
-            # Without padding the attention knows by itself what is causal, and flash kernels can skip the rest.
-            mask = None if attention_mask_BxT is None else causal_mask(slots_T, attention_mask_BxT, length)
+            if attention_mask_BxT is not None:
+                mask = (jnp.asarray(attention_mask_BxT) != 0)[:, None, None]
         else:
             slot = cache.length - length
             key_positions_BxS = cache.positions
@@ -151,8 +152,6 @@ class Decoder(nn.Module):
             mask = causal_mask(slot + jnp.arange(length), cache.is_token, cache.is_token.shape[1])
         key_positions_BxS = positions_BxT if key_positions_BxS is None else key_positions_BxS
         mixed = _mixed_windows(config) is not None
-        if mixed and mask is None:
-            mask = causal_mask(np.arange(length), None, length)
         if mask is not None and config.window is not None and not mixed:
             mask = mask & window_mask(positions_BxT, key_positions_BxS, config.window)
         turns = None if config.rotary is None else cos_sin(config.rotary, positions_BxT)
@@ -239,15 +238,16 @@ class SelfAttention(nn.Module):
             values, v_BxTxGxK = write_layer(buffers[1], v_BxTxGxK, layer.index, context.slot)
             buffers = keys, values
         mask = context.mask_BxTxS
-        if mask is not None and context.positions is not None and layer.window is not None:
-            mask = mask & window_mask(*context.positions, layer.window)
+        if context.positions is not None and layer.window is not None:
+            near = window_mask(*context.positions, layer.window)
+            mask = near if mask is None else mask & near
         mixed_BxTxHxK = attend(
             q_BxTxHxK,
             k_BxTxGxK.astype(q_BxTxHxK.dtype),
             v_BxTxGxK.astype(q_BxTxHxK.dtype),
             mask=mask,
             scale=config.attention_scale,
-            is_causal=mask is None,
+            is_causal=context.slot is None,
             window=config.window if mask is None else None,
         )
         flat_BxTxHK = mixed_BxTxHxK.reshape(*x_BxTxD.shape[:2], -1)

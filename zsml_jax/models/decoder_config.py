@@ -3,6 +3,7 @@
 import dataclasses
 
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_heads, check_sizes
+from zsml_jax.models.layer_stack import Remat
 from zsml_jax.models.norms import NORMS
 from zsml_jax.models.rotary import Rotary
 
@@ -36,7 +37,7 @@ class DecoderConfig:
       tied: whether the head is the word embedding.
       head_bias: whether an untied head has a bias.
       dtype: name of the dtype of activations; norms, softmax, rotations and logits are float32.
-      remat: whether the backward pass computes each layer again instead of keeping what is in it.
+      remat: what the backward pass computes again instead of keeping it, see :data:`.layer_stack.Remat`.
       unroll: whether the layers are compiled one by one instead of as a loop.
     """
 
@@ -64,7 +65,7 @@ class DecoderConfig:
     tied: bool = False
     head_bias: bool = False
     dtype: str = "float32"
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
 
     def __post_init__(self):

@@ -3,13 +3,17 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 from flax.core import broadcast
 
 from zsml_jax.typing import PyTree
 
+#: What the backward pass computes again: nothing; all that is in a layer (True); or all but the products with kernels,
+#: which keeps less than half of the memory at hardly any time (``"dots"``, ``benchmarks/peft.py``).
+Remat = bool | Literal["dots"]
 #: How many stacks may still run before one is not to; None for all.
 _stacks_left: contextvars.ContextVar[int | None] = contextvars.ContextVar("stacks_left", default=None)
 
@@ -45,11 +49,11 @@ def run_layers(
     """Runs a stack of layers; compile time does not grow with its depth.
 
     The parameters of all layers lie under ``name`` with a leading axis l, whether ``config.unroll`` makes the loop one
-    program per layer or not, and whether ``config.remat`` keeps only the carries for the backward pass.
+    program per layer or not, and whatever ``config.remat`` keeps for the backward pass.
 
     Args:
       layer: a module with the field ``config``, called as ``layer(carry, shared, per_layer) -> (carry, output)``.
-      config: its configuration, with the fields ``remat`` and ``unroll``.
+      config: its configuration, with the fields ``remat`` (:data:`Remat`) and ``unroll``.
       carry: what goes from layer to layer, such as ``x_BxTxD``.
       shared: what all layers see alike, such as a mask.
       scanned: what differs between layers: arrays with a leading axis l, of which each layer sees its own row.
@@ -58,13 +62,19 @@ def run_layers(
 
     Returns:
       The carry after the last layer, and the layers' outputs with a leading axis l, None if they have none.
+
+    Raises:
+      ValueError: if ``config.remat`` is none of :data:`Remat`.
     """
+    if config.remat not in (False, True, "dots"):
+        raise ValueError(f"remat must be True, False or 'dots', got {config.remat!r}")
     left = _stacks_left.get()
     if left == 0:
         raise LayersReached(carry, shared, scanned)
     _stacks_left.set(None if left is None else left - 1)
     # Under scan the barrier against merging the two forward passes is not needed, and costs.
-    module = nn.remat(layer, prevent_cse=config.unroll) if config.remat else layer
+    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
+    module = nn.remat(layer, prevent_cse=config.unroll, policy=kept) if config.remat else layer
     stack = nn.scan(
         module,
         variable_axes={"params": 0, "intermediates": 0},

@@ -22,7 +22,7 @@ from zsml_jax.models.causal_conv import causal_conv
 from zsml_jax.models.causal_mask import check_mask, last_tokens
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_sizes
 from zsml_jax.models.dense import Dense
-from zsml_jax.models.layer_stack import run_layers
+from zsml_jax.models.layer_stack import Remat, run_layers
 from zsml_jax.models.outputs import LmOutput
 from zsml_jax.models.selective_scan import selective_scan
 from zsml_jax.train.activations import keep_divided
@@ -54,7 +54,7 @@ class MambaConfig:
       tied: whether the head is the word embedding.
       dtype: name of the dtype of activations; norms, step sizes, states and logits are float32.
       chunk: steps between the states that the scan keeps for the gradient.
-      remat: whether the backward pass computes each layer again instead of keeping what is in it.
+      remat: what the backward pass computes again instead of keeping it, see :data:`.layer_stack.Remat`.
       unroll: whether the layers are compiled one by one instead of as a loop.
     """
 
@@ -73,7 +73,7 @@ class MambaConfig:
     tied: bool = True
     dtype: str = "float32"
     chunk: int = 32
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
 
     def __post_init__(self):

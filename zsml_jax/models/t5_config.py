@@ -3,6 +3,7 @@
 import dataclasses
 
 from zsml_jax.models.config_checks import check_activation, check_dtype, check_sizes
+from zsml_jax.models.layer_stack import Remat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class T5Config:
       tied: whether the head is the word embedding.
       scale_outputs: whether hidden states are divided by the root of the width before the head, as version 1.0 does.
       dtype: name of the dtype of activations; norms, softmax and logits are float32.
-      remat: whether the backward pass computes each layer again instead of keeping what is in it.
+      remat: what the backward pass computes again instead of keeping it, see :data:`.layer_stack.Remat`.
       unroll: whether the layers are compiled one by one instead of as a loop.
     """
 
@@ -46,7 +47,7 @@ class T5Config:
     tied: bool = True
     scale_outputs: bool = True
     dtype: str = "float32"
-    remat: bool = False
+    remat: Remat = False
     unroll: bool = False
 
     def __post_init__(self):

@@ -24,6 +24,10 @@ from jaxtyping import Float, Int
 
 from zsml_jax.typing import AnyArray, Array, Key
 
+#: Up to so many features the second factor is a dense matrix, zeros and all: its blocks alone are fewer operations, but
+#: write outputs of whole blocks, which must then be interleaved (``benchmarks/peft.py``).
+_WIDEST_DENSE = 64
+
 
 class Monarch(NamedTuple):
     """The two factors; a pytree.
@@ -158,8 +162,26 @@ def product(x: Float[AnyArray, "*b n"], factors: Monarch, outputs: int | None = 
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
     lead = x.shape[:-1]
     kept = jnp.einsum("...kp,kqp->...kq", x.reshape(*lead, blocks, width), factors.first)
-    made = jnp.einsum("...al,lsa->...sl", kept.reshape(*lead, block_rank, blocks), factors.second)
-    return made.reshape(*lead, -1)[..., :outputs]
+    if blocks * block_rank <= _WIDEST_DENSE:
+        made = kept.reshape(*lead, -1) @ second_matrix(factors.second)
+    else:
+        made = jnp.einsum("...al,lsa->...sl", kept.reshape(*lead, block_rank, blocks), factors.second)
+        made = made.reshape(*lead, -1)
+    return made[..., :outputs]
+
+
+def first_matrix(first: Float[AnyArray, "N r p"]) -> Float[Array, "Np Nr"]:
+    """Returns R as a matrix to multiply by from the right: ``N p`` inputs to ``N r`` features."""
+    blocks, block_rank, width = first.shape
+    diagonal = jnp.eye(blocks, dtype=first.dtype)
+    return jnp.einsum("kqp,kj->kpjq", first, diagonal).reshape(blocks * width, blocks * block_rank)
+
+
+def second_matrix(second: Float[AnyArray, "N s r"]) -> Float[Array, "Nr Ns"]:
+    """Returns L and both permutations as a matrix to multiply by from the right: ``N r`` features to ``N s``."""
+    blocks, rows, block_rank = second.shape
+    diagonal = jnp.eye(blocks, dtype=second.dtype)
+    return jnp.einsum("lsa,lj->alsj", second, diagonal).reshape(block_rank * blocks, rows * blocks)
 
 
 def delta_weight(factors: Monarch, shape: MonarchShape) -> Float[Array, "n m"]:

@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Mapping
 from typing import ClassVar
 
-import jax.numpy as jnp
-
 from zsml_jax.peft import monarch
 from zsml_jax.peft.method import Arrays, LayerShape, LowRank
 from zsml_jax.peft.monarch import Monarch, MonarchShape
@@ -72,18 +70,9 @@ class MoRe(LowRank):
 
     def low_rank(self, shape: LayerShape, arrays: Arrays, shared: Arrays) -> tuple[Array, Array]:
         """Returns the block-diagonal factors with their permutations, of inner width N r."""
-        product, factors = self.monarch_shape(shape), self._factors(arrays, shared)
-        blocks, block_rank, width = product.first
-        feature = jnp.arange(blocks * block_rank)
-        k, q = jnp.divmod(feature, block_rank)
-        slot, block = jnp.divmod(feature, blocks)
-        down = jnp.zeros((blocks, width, blocks * block_rank)).at[k, :, feature].set(factors.first[k, q])
-        up = jnp.zeros((blocks * block_rank, product.output_width, blocks))
-        up = up.at[feature, :, block].set(factors.second[block, :, slot])
-        return (
-            down.reshape(blocks * width, -1)[: shape.inputs],
-            up.reshape(blocks * block_rank, -1)[:, : shape.outputs],
-        )
+        factors = self._factors(arrays, shared)
+        down, up = monarch.first_matrix(factors.first), monarch.second_matrix(factors.second)
+        return down[: shape.inputs], up[:, : shape.outputs]
 
     def monarch_shape(self, shape: LayerShape) -> MonarchShape:
         """Returns the sizes of the product for a layer."""
