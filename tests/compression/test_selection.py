@@ -24,13 +24,12 @@ def by_stable_sort(scores, count):
 @settings(max_examples=60, deadline=None)
 @given(
     hnp.arrays(np.float32, (3, 5), elements=st.floats(-2, 2, width=16)),
-    hnp.arrays(np.float32, (4,), elements=st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-40, 3e38])),
+    hnp.arrays(np.float32, (4,), elements=st.sampled_from([0.0, -0.0, 1.0, -1.0, 3e38])),
     st.integers(0, 19),
 )
 def test_the_smallest_are_the_first_of_a_stable_sort_whatever_is_equal(first, second, count):
     masks = SELECT([order_bits(first), order_bits(second)], count, None)
-    # A number below the normal ones is 0 to XLA, or not: both orders are right.
-    magnitudes = [np.where(np.abs(x) < 1e-38, 0, np.abs(x)) for x in (first, second)]
+    magnitudes = [np.abs(first), np.abs(second)]
     assert sum(int(mask.sum()) for mask in masks) == count
     for ours, expected in zip(masks, by_stable_sort(magnitudes, count), strict=True):
         np.testing.assert_array_equal(np.ravel(ours), expected)

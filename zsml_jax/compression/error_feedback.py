@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from zsml_jax.compression.selection import order_bits, smallest, smallest_of_each
 from zsml_jax.models import quantized
-from zsml_jax.models.quantized import Group
+from zsml_jax.models.quantized import Format, Group
 from zsml_jax.typing import AnyArray, Array
 
 #: Called with a block of rows ``(b, d_out)``, the diagonal ``(b,)`` and the number of the block; it returns what
@@ -134,7 +134,7 @@ def sparsegpt(
 def gptq(
     kernel: Float[AnyArray, "i o"],
     hessian: Float[AnyArray, "i i"],
-    format: str,
+    format: Format,
     *,
     group: Group = "channel",
     symmetric: bool = True,
@@ -165,13 +165,13 @@ def gptq(
     by_group = isinstance(group, int)
     rows = group if by_group else _divisor(inputs, block)
     weights = jnp.asarray(kernel, jnp.float32)
-    fixed = quantized.grid(weights, format, group=group, symmetric=symmetric)  # pyrefly: ignore[bad-argument-type]
+    fixed = quantized.grid(weights, format, group=group, symmetric=symmetric)
 
     kept = jnp.ones(kernel.shape, bool) if mask is None else jnp.asarray(mask)
 
     def plan(tile: Array, diagonal: Array, number: Array) -> Any:
         del diagonal
-        found = quantized.grid(tile, format, symmetric=symmetric) if by_group else fixed  # pyrefly: ignore
+        found = quantized.grid(tile, format, symmetric=symmetric) if by_group else fixed
         scale, zero = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, outputs)), found)
         return scale, zero, jax.lax.dynamic_slice_in_dim(kept, number * rows, rows)
 
@@ -179,7 +179,7 @@ def gptq(
         scale, zero, keep = planned
         first = lambda x: None if x is None else x[None]
         row = jnp.where(keep, row, 0.0)
-        return quantized.encode(row[None], scale[None], first(zero), format)[0]  # pyrefly: ignore[bad-argument-type]
+        return quantized.encode(row[None], scale[None], first(zero), format)[0]
 
     def change(row: Array, planned: Any) -> Array:
         scale, zero, _ = planned
@@ -188,7 +188,7 @@ def gptq(
     new, planned = sweep(weights, inverse_factor(hessian, damping), block=rows, plan=plan, change=change)
     codes = jax.vmap(codes_of)(new, jax.tree.map(lambda x: x.reshape(inputs, outputs), planned))
     scale, zero = jax.tree.map(lambda x: x[:, 0], planned[:2]) if by_group else fixed
-    return quantized.from_codes(codes, scale, zero, format, dtype=kernel.dtype)  # pyrefly: ignore[bad-argument-type]
+    return quantized.from_codes(codes, scale, zero, format, dtype=kernel.dtype)
 
 
 def _divisor(inputs: int, block: int) -> int:

@@ -72,7 +72,12 @@ def _smallest(scores: list[Array], count: int | AnyArray, axes: int | tuple[int,
     left = limit - total([score < threshold for score in scores])
     equal = [score == threshold for score in scores]
     places = _places(scores)
-    last = bound(lambda p: [e & (place < p) for e, place in zip(equal, places, strict=True)], left)
+
+    def first(limit: Array) -> Array:
+        return bound(lambda p: [e & (place < p) for e, place in zip(equal, places, strict=True)], limit)
+
+    # Mostly nothing else equals the threshold, and nothing of it is wanted.
+    last = jax.lax.cond(left.any(), first, jnp.zeros_like, left)
     return [(score < threshold) | (e & (place < last)) for score, e, place in zip(scores, equal, places, strict=True)]
 
 

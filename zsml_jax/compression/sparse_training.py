@@ -118,7 +118,8 @@ def prune_gradually(optimizer: Any, schedule: Gradual, paths: Sequence[str]) -> 
     def update(updates: PyTree, state: MaskedState, params: PyTree) -> tuple[PyTree, MaskedState]:
         updates, inner = optimizer.update(updates, state.optimizer, params)
         step = state.count + 1
-        after = {path: _by_path(params)[path] + _by_path(updates)[path] for path in state.masks}
+        before, moves = _by_path(params), _by_path(updates)
+        after = {path: before[path] + moves[path] for path in state.masks}
         total = sum(weights.size for weights in after.values())
         counts = np.array([round(s * total) for s in schedule.sparsities().tolist()], np.uint32)
         rise, rest = jnp.divmod(step - schedule.begin, schedule.every)

@@ -106,22 +106,28 @@ def stacks(pretrained: Pretrained) -> list[Stack]:
     Raises:
       ValueError: if the layers of this kind of model are not known here.
     """
-    module, config = pretrained.module, pretrained.config
+    return list(_stacks_of(pretrained.module))
+
+
+@functools.cache
+def _stacks_of(module: Any) -> tuple[Stack, ...]:
+    """The same stacks for the same module, so that their programs are compiled once."""
+    config = module.config
     match module:
         case decoder.Decoder():
-            return [_stacked("layers", decoder.DecoderLayer(config), config.num_layers, module)]
+            return (_stacked("layers", decoder.DecoderLayer(config), config.num_layers, module),)
         case mamba.Mamba():
-            return [_stacked("layers", mamba.MambaLayer(config), config.num_layers, module)]
+            return (_stacked("layers", mamba.MambaLayer(config), config.num_layers, module),)
         case t5.T5():
             encoder = _stacked("encoder/layers", t5_layers.EncoderLayer(config), config.num_encoder_layers, module)
             layer = t5_layers.DecoderLayer(config)
-            return [encoder, _stacked("decoder/layers", layer, config.num_layers, module, number=1)]
+            return encoder, _stacked("decoder/layers", layer, config.num_layers, module, number=1)
         case bert.Bert():
             groups = config.num_layers if config.num_groups is None else config.num_groups
             blocks = [i * groups // config.num_layers for i in range(config.num_layers)]
             layer = bert.EncoderLayer(config)
             apply = lambda own, x, mask, _: layer.apply({"params": own}, x, mask)
-            return [Stack("layer_", groups, tuple(map(blocks.count, range(groups))), apply, module)]
+            return (Stack("layer_", groups, tuple(map(blocks.count, range(groups))), apply, module),)
     raise ValueError(f"pretrained must be a decoder, a Mamba, a T5 or a BERT, got a {type(module).__name__}")
 
 
