@@ -154,10 +154,10 @@ def _results(
     for name, result in results.items():
         rates.add(name, *result["validation"])
     document.table(rates)
-    edges = (config.learning_rates.index(min(config.learning_rates)), len(config.learning_rates) - 1)
-    if at_edge := [n for n, r in results.items() if config.learning_rates.index(r["rate"]) in edges]:
+    ends = (min(config.learning_rates), max(config.learning_rates))
+    if at_end := [name for name, result in results.items() if result["rate"] in ends]:
         document.text(
-            f"At an end of the grid, so that a wider one might do better: {', '.join(at_edge)}. None was given one."
+            f"At an end of the grid, so that a wider one might do better: {', '.join(at_end)}. None was given one."
         )
     return correct
 
