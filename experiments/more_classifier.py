@@ -137,8 +137,29 @@ def load(config: Classification, pretrained: Pretrained) -> Splits:
         raise ValueError(f"batch_size must be at most the {len(sets[0])} training examples, got {config.batch_size}")
     if config.length > pretrained.config.max_length:
         raise ValueError(f"length must be at most the model's {pretrained.config.max_length}, got {config.length}")
-    (train, *_), (validation, *_), (test, *_) = rows = [_rows(config, pretrained, part) for part in sets]
-    return Splits(train, validation, test, sets[2], float(np.concatenate([too_long for _, too_long in rows]).mean()))
+    (train, *_), (validation, *_), (test, *_) = parts = [rows(config, pretrained, part) for part in sets]
+    return Splits(train, validation, test, sets[2], float(np.concatenate([too_long for _, too_long in parts]).mean()))
+
+
+def rows(config: Classification, pretrained: Pretrained, part: Dataset) -> tuple[Rows, np.ndarray]:
+    """Returns the rows of a split, and whether each text was too long.
+
+    Raises:
+      ValueError: if the model has no tokenizer, or the data are no texts.
+    """
+    if pretrained.tokenizer is None or not isinstance(part.inputs, list):
+        raise ValueError(f"model must have a tokenizer and dataset hold texts, got {config.model} and {part!r}")
+    limit = min(pretrained.config.max_length, pretrained.tokenizer.max_length)
+    lowercase = pretrained.sentence.lowercase
+    texts = [text.lower() for text in part.inputs] if lowercase else part.inputs
+    lengths = np.array([len(row) for row in pretrained.tokenizer.ragged(texts, max_length=limit)])
+    sequences = pretrained.tokenizer.ragged(texts, max_length=config.length)
+    tokens = np.full((len(sequences), config.length), pretrained.tokenizer.pad_id, np.int32)
+    mask = np.zeros_like(tokens)
+    for i, sequence in enumerate(sequences):
+        tokens[i, : len(sequence)], mask[i, : len(sequence)] = sequence, 1
+    labels = jnp.asarray(part.labels, jnp.int32)
+    return Rows(jnp.asarray(tokens), jnp.asarray(mask), labels), lengths > config.length
 
 
 def compete(
@@ -226,20 +247,3 @@ def _predictions(classifier: Classifier, adapters: PyTree, base: Params, rows: R
         return jax.vmap(lambda adapter: classifier.logits(adapter, base, alone)[0].argmax())(adapters)
 
     return jax.lax.map(of_one, rows, batch_size=_CHUNK).T
-
-
-def _rows(config: Classification, pretrained: Pretrained, part: Dataset) -> tuple[Rows, np.ndarray]:
-    """The rows of a split, and whether each text was too long."""
-    if pretrained.tokenizer is None or not isinstance(part.inputs, list):
-        raise ValueError(f"model must have a tokenizer and dataset hold texts, got {config.model} and {part!r}")
-    limit = min(pretrained.config.max_length, pretrained.tokenizer.max_length)
-    lowercase = pretrained.sentence.lowercase
-    texts = [text.lower() for text in part.inputs] if lowercase else part.inputs
-    lengths = np.array([len(row) for row in pretrained.tokenizer.ragged(texts, max_length=limit)])
-    sequences = pretrained.tokenizer.ragged(texts, max_length=config.length)
-    tokens = np.full((len(sequences), config.length), pretrained.tokenizer.pad_id, np.int32)
-    mask = np.zeros_like(tokens)
-    for i, sequence in enumerate(sequences):
-        tokens[i, : len(sequence)], mask[i, : len(sequence)] = sequence, 1
-    labels = jnp.asarray(part.labels, jnp.int32)
-    return Rows(jnp.asarray(tokens), jnp.asarray(mask), labels), lengths > config.length
