@@ -12,12 +12,12 @@ from zsml_jax.train import sweep
 
 BERT = Path(__file__).parent.parent / "golden" / "encoders" / "bert"
 CLASSES = ("cat", "dog", "mat")
-SHORT = ("--model", BERT, "--length", 12, "--blocks", 1, 2, "--block-ranks", 2, "--targets", "query", "query,value",
-         "--budget", 300, "--rungs", 2, 2, "--batch-size", 8, "--report-every", 1, "--learning-rates", 0.01)  # fmt: skip
+SPACE = ("--blocks", 1, 2, "--block-ranks", 2, "--targets", "query", "query,value", "--learning-rates", 0.01)
+SHORT = ("--model", BERT, "--length", 12, "--rungs", 2, 2, "--batch-size", 8, "--report-every", 1, "--budget", 300)
 
 
 def run(tmp_path, *arguments):
-    command = ["trec_coarse", *map(str, (*SHORT, *arguments)), "--runs-dir", str(tmp_path / "runs")]
+    command = ["trec_coarse", *map(str, (*SHORT, *SPACE, *arguments)), "--runs-dir", str(tmp_path / "runs")]
     return runner.main(more_search.run, "more_search", command)
 
 

@@ -146,7 +146,7 @@ _GLUE: dict[str, tuple[int, int, float, int, Literal["cosine", "linear"], Score]
 }
 GLUE = tuple(_GLUE)
 
-#: The eight commonsense tasks and the rows of their test files; the files are LLM-Adapters' ``dataset/<name>/test.json``.
+#: The eight commonsense tasks and the rows of their test files, ``dataset/<name>/test.json`` of LLM-Adapters.
 COMMONSENSE = {
     "boolq": 3270,
     "piqa": 1838,
