@@ -23,7 +23,7 @@ def write(config: Any, folder: RunFolder, found: SearchResult, parts: Any) -> No
         "of the rows that chose it, so that they lean upwards; the test of a training run does not."
     )
     document.text(f"The best is {describe(found.best)}. To train it anew and test it:")
-    document.text(f"    {command(config, found.best)}")
+    document.text(f"```sh\n{command(config, found.best)}\n```")
     document.table(_front(found))
     shown = found.front[-_MOST:]
     points = {describe(entry): (entry.parameters, _measured(entry)) for entry in shown}

@@ -24,7 +24,7 @@ def matthews_correlation(labels: Int[AnyArray, " n"], predictions: Int[AnyArray,
     Raises:
       ValueError: if the lengths differ, there is no example, or a number is neither 0 nor 1.
     """
-    counts = confusion_matrix(labels, predictions, num_classes=2)
+    counts = confusion_matrix(labels, predictions, n_classes=2)
     # Shares, since the product of four counts does not fit into float32.
     shares = counts / counts.sum()
     margins = shares.sum(axis=0).prod() * shares.sum(axis=1).prod()

@@ -69,7 +69,8 @@ def narrow(adapter: Adapter, rank: Scalar, alpha: Scalar) -> Adapter:
         elif isinstance(method, LoRA):
             own["a"] = own["a"] * (jnp.arange(method.rank) < rank)
         arrays[layer.path] = own
-    return adapter.replace(arrays=arrays, numbers={**adapter.numbers, "alpha": jnp.asarray(alpha, jnp.float32)})
+    numbers = {**adapter.numbers, "alpha": jnp.asarray(alpha, jnp.float32)}
+    return dataclasses.replace(adapter, arrays=arrays, numbers=numbers)
 
 
 def more_features(blocks: int, widest_rank: int, rank: Scalar | AnyArray) -> Array:

@@ -235,11 +235,9 @@ def nondominated(costs: Float[AnyArray, " n"] | Int[AnyArray, " n"], scores: Flo
     no_worse = (costs[:, None] <= costs) & (scores[:, None] >= scores)
     better = no_worse & ((costs[:, None] < costs) | (scores[:, None] > scores))
     fronts = np.full(len(scores), -1)
-    for front in itertools.count():
-        left = fronts < 0
-        if not left.any():
-            return fronts
-        fronts[left & ~better[left].any(axis=0)] = front
+    while (left := fronts < 0).any():
+        fronts[left & ~better[left].any(axis=0)] = fronts.max() + 1
+    return fronts
 
 
 class _Trials:

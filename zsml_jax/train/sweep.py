@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from zsml_jax.train.points import Points
 from zsml_jax.train.study import Group, Study
@@ -137,7 +138,7 @@ def abstract(
     key: Key,
     seeds: int = 1,
     args: Sequence[PyTree] = (),
-    trials: Sequence[int] | None = None,
+    trials: Sequence[int] | Int[np.ndarray, " m"] | None = None,
 ) -> Study:
     """Returns the shapes of what :func:`run` would return, to restore a checkpoint into; nothing is computed.
 
