@@ -163,3 +163,19 @@ def test_drawing_leaves_the_global_state_of_matplotlib_alone():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="at least one data set with one method"):
         plot.grouped_bars({"a": {}})
+
+
+def test_scattered_points_stand_where_they_were_measured_with_their_intervals():
+    figure = plot.scatter(
+        {"MoRe": (55e3, (0.8, 0.7, 0.85)), "full": (2e7, 0.9)}, xlabel="parameters", ylabel="accuracy"
+    )
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    assert [(c.lines[0].get_xdata()[0], c.lines[0].get_ydata()[0]) for c in axes.containers] == [(55e3, 80), (2e7, 90)]
+    (low, high) = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == (pytest.approx(70), pytest.approx(85))
+    assert legend_of(figure) == ["MoRe", "full"]
+    assert render(figure)
+    for points, message in (({}, "at least one point"), ({"probe": (0, 0.5)}, "positive on a logarithmic axis")):
+        with pytest.raises(ValueError, match=message):
+            plot.scatter(points, xlabel="", ylabel="")

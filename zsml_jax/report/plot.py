@@ -200,6 +200,49 @@ def lines(
     return figure
 
 
+def scatter(
+    points: Mapping[str, tuple[Scalar, Measured]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    scale: float = 100.0,
+    log_x: bool = True,
+) -> "matplotlib.figure.Figure":
+    """Draws one point for each name, such as the accuracy of methods against their numbers of parameters.
+
+    Args:
+      points: of each name, where it stands on the horizontal axis, and a number or ``(value, low, high)``.
+      xlabel: the label of the horizontal axis.
+      ylabel: the label of the vertical axis.
+      title: above the figure.
+      scale: what values are multiplied with; 100 shows fractions in percent.
+      log_x: a logarithmic horizontal axis.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if there are no points, or one is not positive on a logarithmic axis.
+    """
+    if not points:
+        raise ValueError("points must hold at least one point, got none")
+    if log_x and (bad := [name for name, (x, _) in points.items() if float(x) <= 0]):
+        raise ValueError(f"points must be positive on a logarithmic axis, got others for {bad}")
+    figure, axes = _figure(5.6, 3.6, title)
+    for i, (name, (x, measured)) in enumerate(points.items()):
+        value, low, high = scale * np.array(_interval(measured))
+        spread = np.maximum([[value - low], [high - value]], 0.0)
+        axes.errorbar(float(x), value, spread, fmt="o", ms=7, capsize=3, color=_color(i + 1), label=name, zorder=3)
+    if log_x:
+        axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.12)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    return figure
+
+
 def _figure(width: float, height: float, title: str) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.Axes"]:
     from matplotlib.figure import Figure
 

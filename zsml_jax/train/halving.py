@@ -1,16 +1,20 @@
 """Successive halving on the stacked trials of a study: train all a little, keep the best, train those further."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from zsml_jax.train import sweep
+from zsml_jax.train.checkpoint import Checkpointer
 from zsml_jax.train.points import Points
 from zsml_jax.train.study import Goal, Metric, Study
 from zsml_jax.typing import Key, PyTree
+
+#: ``(study, n) -> the trials that go on``: about n of them.
+Choose = Callable[[Study, int], Int[np.ndarray, " m"]]
 
 
 class Rung(NamedTuple):
@@ -56,6 +60,10 @@ def run(
     args: Sequence[PyTree] = (),
     batch_size: int = 1,
     devices: Sequence[jax.Device] | None = None,
+    evaluate: sweep.Step | None = None,
+    choose: Choose | None = None,
+    checkpoints: Checkpointer | None = None,
+    chunk: int | None = None,
 ) -> Halving:
     r"""Runs successive halving (Jamieson and Talwalkar 2016), which ASHA runs asynchronously (Li et al. 2020).
 
@@ -78,25 +86,61 @@ def run(
       args: shared arrays.
       batch_size: trials at a time.
       devices: of the trial axis.
+      evaluate: what is done once after the steps of a rung, before trials are compared; a function as ``step``.
+      choose: which trials go on, in place of those with the best metric each, for example whole points.
+      checkpoints: where to save and from where to go on: a run that was killed and is called again gives what an
+        uninterrupted one does. A save is offered every ``chunk`` steps and made after each rung.
+      chunk: steps between two offers; whole rungs if None.
 
     Returns:
       The last rung's study and the decisions.
 
     Raises:
-      ValueError: if ``rungs`` or ``reduction_factor`` are not as above, or as :func:`.sweep.run`.
+      ValueError: if ``rungs``, ``reduction_factor`` or ``chunk`` are not as above, or as :func:`.sweep.run`.
     """
     if not rungs or min(rungs) < 1:
         raise ValueError(f"rungs must be positive numbers of steps, got {tuple(rungs)}")
     if reduction_factor < 2:
         raise ValueError(f"reduction_factor must be at least 2, got {reduction_factor}")
-    study = sweep.run(start, points, key=key, seeds=seeds, mode=mode, args=args, batch_size=batch_size, devices=devices)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    how: dict[str, Any] = {"mode": mode, "args": args, "batch_size": batch_size, "devices": devices}
+    choose = choose or (lambda study, n: study.ranking(metric, goal)[:n])
     decisions: list[Rung] = []
-    steps = 0
-    for i, length in enumerate(rungs):
-        study = sweep.advance(step, study, repeat=length, mode=mode, args=args, batch_size=batch_size, devices=devices)
-        steps += length
+    steps = (checkpoints.latest_step or 0) if checkpoints else 0
+    if checkpoints and steps:
+        left, decisions = _decided(checkpoints.restore(subtree="decisions"))
+        like = sweep.abstract(start, points, key=key, seeds=seeds, args=args, trials=left)
+        study = checkpoints.restore(like=like, subtree="study")
+    else:
+        study = sweep.run(start, points, key=key, seeds=seeds, **how)
+    for i in range(len(decisions), len(rungs)):
+        end = sum(rungs[: i + 1])
+        while steps < end:
+            count = min(chunk or end, end - steps)
+            study = sweep.advance(step, study, repeat=count, **how)
+            steps += count
+            if checkpoints and steps < end:
+                checkpoints.save_lazily(steps, lambda: _saved(study, decisions))  # noqa: B023
+        if evaluate is not None:
+            study = sweep.advance(evaluate, study, **how)
         n_kept = len(study) if i == len(rungs) - 1 else max(1, len(study) // reduction_factor)
-        kept = np.sort(study.ranking(metric, goal)[:n_kept])
+        kept = study.trials if i == len(rungs) - 1 else np.sort(choose(study, n_kept))
         decisions.append(Rung(steps, study.trials, study.metric(metric), kept))
         study = study.take(kept)
+        if checkpoints:
+            checkpoints.save(steps, _saved(study, decisions), force=True)
     return Halving(study, tuple(decisions))
+
+
+def _saved(study: Study, decisions: Sequence[Rung]) -> PyTree:
+    rungs = {str(i): rung._asdict() for i, rung in enumerate(decisions)}
+    return {"study": study, "decisions": {"left": study.trials, "rungs": rungs}}
+
+
+def _decided(saved: dict[str, Any]) -> tuple[np.ndarray, list[Rung]]:
+    """The trials that are left and the rungs, of what :func:`_saved` gives a checkpoint."""
+    rungs = saved.get("rungs", {})
+    arrays = lambda rung: {name: np.asarray(rung[name]) for name in ("trials", "metric", "kept")}
+    found = [Rung(int(rung["steps"]), **arrays(rung)) for rung in (rungs[str(i)] for i in range(len(rungs)))]
+    return np.asarray(saved["left"]), found

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from zsml_jax.train.points import Points
 from zsml_jax.train.study import Group, Study
@@ -130,7 +131,15 @@ def advance(
     return Study(study.key, tuple(groups), study.seeds)
 
 
-def abstract(train: Train, points: Points, *, key: Key, seeds: int = 1, args: Sequence[PyTree] = ()) -> Study:
+def abstract(
+    train: Train,
+    points: Points,
+    *,
+    key: Key,
+    seeds: int = 1,
+    args: Sequence[PyTree] = (),
+    trials: Sequence[int] | Int[np.ndarray, " m"] | None = None,
+) -> Study:
     """Returns the shapes of what :func:`run` would return, to restore a checkpoint into; nothing is computed.
 
     Example::
@@ -139,15 +148,26 @@ def abstract(train: Train, points: Points, *, key: Key, seeds: int = 1, args: Se
         like = sweep.abstract(train, points, key=key, args=args)          # after
         study = sweep.advance(step, checkpoint.restore(path, like), args=args)
 
+    Args:
+      train: as in :func:`run`, like the arguments that follow.
+      points: the hyperparameters.
+      key: the study's key.
+      seeds: trials for each point.
+      args: shared arrays.
+      trials: the numbers of the trials that are left, of a study after :meth:`.Study.take`; all if None.
+
     Raises:
       ValueError: as :func:`run`.
     """
     groups = []
-    for static, trials, traced in _plan(points, key, seeds):
-        shapes = jax.eval_shape(_Program(train, static), key, trials[0], _row(traced, 0), (), args, None)
-        stacked = jax.tree.map(lambda x, n=trials.shape: jax.ShapeDtypeStruct((*n, *x.shape), x.dtype), shapes)
-        trials, traced = jax.eval_shape(lambda *x: x, trials, traced)
-        groups.append(Group(static, trials, traced, stacked))
+    for static, numbers, traced in _plan(points, key, seeds):
+        (left,) = np.nonzero(np.ones_like(numbers) if trials is None else np.isin(numbers, np.asarray(trials)))
+        if not len(left):
+            continue
+        shapes = jax.eval_shape(_Program(train, static), key, numbers[0], _row(traced, 0), (), args, None)
+        stacked = jax.tree.map(lambda x, n=left.size: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), shapes)
+        numbers, traced = jax.eval_shape(lambda *x: x, numbers[left], {name: v[left] for name, v in traced.items()})
+        groups.append(Group(static, numbers, traced, stacked))
     return Study(jax.eval_shape(lambda: key), tuple(groups), seeds)
 
 

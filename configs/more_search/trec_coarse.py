@@ -1,0 +1,10 @@
+"""TREC questions, 6 kinds of answer, with MiniLM: MoRe of 1, 2 and 4 blocks on two sets of targets.
+
+python -m experiments.more_search trec_coarse
+"""
+
+from experiments.more_search import Search
+
+
+def get_config() -> Search:
+    return Search(validation_examples=500)
