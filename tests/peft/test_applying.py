@@ -25,6 +25,8 @@ CONFIGS = {
     "full": peft.FullFineTuning(),
     "lora and biases": peft.LoRA(rank=2, train="bias"),
 }
+SLOW = ("rslora", "vera", "oft")
+EACH = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CONFIGS]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +41,14 @@ def adapted(config, params, module=None, seed=0):
     return randomised(adapter, seed, scale=0.2), jax.jit(peft.apply_fn(apply_fn))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_fresh_adapter_changes_nothing(name, params):
     apply_fn = apply_of(Scanned())
     adapter = peft.init(apply_fn, params, CONFIGS[name], X, key=jax.random.key(0))
     np.testing.assert_allclose(peft.apply_fn(apply_fn)(adapter, params, X), apply_fn(params, X), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_merged_model_computes_what_the_adapted_one_does(name, params):
     adapter, run = adapted(CONFIGS[name], params)
     output, merged = run(adapter, params, X), peft.merge_params(params, adapter)
@@ -55,7 +57,7 @@ def test_the_merged_model_computes_what_the_adapted_one_does(name, params):
     assert jax.tree.map(np.shape, merged) == jax.tree.map(np.shape, params)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EACH)
 def test_gradients_are_those_of_the_merged_model_and_reach_only_what_is_trained(name, params):
     adapter, run = adapted(CONFIGS[name], params)
     loss = lambda output: jnp.mean(jnp.tanh(output))
@@ -67,8 +69,10 @@ def test_gradients_are_those_of_the_merged_model_and_reach_only_what_is_trained(
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((ours.numbers, ours.shared)))
 
 
-@pytest.mark.parametrize("layers", [None, (0, 2), (1,)])
-@pytest.mark.parametrize("name", ["more", "ia3"])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("more", (0, 2)), ("ia3", (1,)), *(pytest.param(n, None, marks=pytest.mark.slow) for n in ("more", "ia3"))],
+)
 def test_scanned_layers_compute_what_numbered_ones_do(name, layers, params):
     config = dataclasses.replace(CONFIGS[name], layers=layers, targets=("up", "down"))
     scanned, run = adapted(config, params)
@@ -93,13 +97,12 @@ def numbered_arrays(scanned, layers):
     }
 
 
-@pytest.mark.parametrize("name", ["more", "dora", "vera", "boft"])
+@pytest.mark.parametrize("name", ["more", pytest.param("dora", marks=pytest.mark.slow), "vera"])
 def test_other_values_and_numbers_never_recompile(name, params):
     chex.clear_trace_counter()  # it counts by the place of the function, which all methods share
     run = jax.jit(chex.assert_max_traces(peft.apply_fn(apply_of(Scanned())), 1))
     for seed in range(3):
-        numbers = {} if name == "boft" else {"alpha": seed + 1.0, "dropout": (0.1, 0.2, 0.3)[seed]}
-        config = dataclasses.replace(CONFIGS[name], **numbers)
+        config = dataclasses.replace(CONFIGS[name], alpha=seed + 1.0, dropout=(0.1, 0.2, 0.3)[seed])
         adapter, _ = adapted(config, params, seed=seed)
         assert adapter.config == config
         expected = apply_of(Scanned())(peft.merge_params(params, adapter), X)
@@ -135,7 +138,7 @@ def test_dropout_differs_between_layers_of_a_stack(remat, params):
 def test_adapters_train_in_lower_precision(params):
     """In bfloat16 nothing but rounding changes, and the output has the dtype of the model."""
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-    for name in ("more", "dora", "vera", "ia3", "oft"):
+    for name in ("more", "dora"):
         adapter, run = adapted(CONFIGS[name], params)
         run_half = jax.jit(peft.apply_fn(apply_of(Scanned("bfloat16"))))
         output = run_half(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), adapter), half, X)

@@ -68,15 +68,16 @@ def library(monkeypatch):
     return library
 
 
-def cases():
-    """All methods on both models; DoRA on the scanned one, which has all of LoRA in it, is in the fast suite."""
-    for name in CASES:
-        for model in ("llama", "bert"):
-            fast = (name, model) == ("dora", "llama")
-            yield pytest.param(name, model, marks=() if fast else pytest.mark.slow)
+#: DoRA on the scanned model has all of LoRA in it, and is in the fast suite.
+FAST = ("dora", "llama")
+EACH = [
+    pytest.param(name, model, marks=() if (name, model) == FAST else pytest.mark.slow)
+    for name in CASES
+    for model in ("llama", "bert")
+]
 
 
-@pytest.mark.parametrize(("name", "model"), cases())
+@pytest.mark.parametrize(("name", "model"), EACH)
 def test_a_method_agrees_with_the_library(name, model, library, request):
     make, config, read = CASES[name]
     pretrained = request.getfixturevalue(model)

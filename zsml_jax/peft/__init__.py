@@ -25,8 +25,9 @@ True
 >>> bool(jnp.allclose(merged.apply(merged.params, tokens), peft.apply(base, moved, tokens), atol=1e-5))
 True
 
-:func:`optimizer_rules` hands an adapter to :func:`zsml_jax.train.fit`; :func:`stack` serves several adapters in one
-batch, and :func:`combine` adds them up. A method is a :class:`Method`; :mod:`.method` says how to add one.
+:func:`optimizer_rules` hands an adapter to :func:`zsml_jax.train.fit`, on a mesh with :func:`sharding_rules`;
+:func:`generate_fn` writes texts with it; :func:`stack` serves several adapters in one batch, and :func:`combine` adds
+them up. A method is a :class:`Method`; :mod:`.method` says how to add one.
 """
 
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, adapt, init
@@ -41,7 +42,7 @@ from zsml_jax.peft.monarch_dense import MonarchDense
 from zsml_jax.peft.more import DensityWarning, MoRe
 from zsml_jax.peft.oft import BOFT, OFT
 from zsml_jax.peft.several import combine, low_rank_factors, pick, stack
-from zsml_jax.peft.training import optimizer_rules
+from zsml_jax.peft.training import optimizer_rules, sharding_rules
 from zsml_jax.peft.vera import VeRA
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "merge_params",
     "optimizer_rules",
     "pick",
+    "sharding_rules",
     "stack",
     "unmerge",
 ]

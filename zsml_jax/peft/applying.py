@@ -42,7 +42,8 @@ def apply(
       decoder_tokens: as for :meth:`Pretrained.apply`.
       rows: for each row of the batch the number of its adapter in the stack. Other numbers do not recompile. A number
         outside the stack means the nearest in it.
-      key: switches dropout on, for training; without it the result is deterministic.
+      key: switches dropout on, for training; without it the result is deterministic. A layer that a model calls several
+        times, as ALBERT does, drops the same numbers each time.
 
     Raises:
       ValueError: as for :meth:`Pretrained.apply`, and if the adapter does not fit the model.

@@ -1,13 +1,16 @@
 """How the training loop is told what of an adapted model to train."""
 
 import re
+from collections.abc import Sequence
 
 import jax
 import optax
+from jax.sharding import PartitionSpec
 
 from zsml_jax.peft.adapter import Adapter
 from zsml_jax.train.optimizer import FROZEN, Rule
 from zsml_jax.train.parameter_paths import paths
+from zsml_jax.train.sharding import ShardingRule
 
 _TRAINED = ("arrays", "weights", "head")
 
@@ -54,3 +57,14 @@ def optimizer_rules(
     frozen = sorted({path.split("/")[0] for path in paths(adapter)} - set(_TRAINED))
     rules += [(f"adapter/{re.escape(name)}/.*", FROZEN) for name in frozen]
     return [*rules, ("base/.*", FROZEN)]
+
+
+def sharding_rules(rules: Sequence[ShardingRule]) -> list[ShardingRule]:
+    """Returns how the tree of :func:`optimizer_rules` lies on a mesh: adapters are small, and copied to every device.
+
+    Args:
+      rules: those of the model, such as ``sharding_tables.rules_for(pretrained.model_type)``. Parameters that the
+        adapter trains in full lie as the model's do.
+    """
+    of_model: list[ShardingRule] = [(f"(base|adapter/weights)/({pattern})", spec) for pattern, spec in rules]
+    return [*of_model, ("adapter/.*", PartitionSpec())]
