@@ -199,7 +199,7 @@ def test_a_file_that_is_no_method_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must hold a method, its config and its learning_rate"):
         method_file.read_method(path)
     for name, config, message in (
-        ("Mora", {}, "unknown method 'Mora'. Did you mean 'LoRA'"),
+        ("LoRa", {}, "unknown method 'LoRa'. Did you mean 'LoRA'"),
         ("LoRA", {"rnk": 1}, r"fields that LoRA does not know: \['rnk'\]"),
         ("LoRA", {"rank": 0}, "rank must be at least 1, got 0"),
     ):
