@@ -34,10 +34,10 @@ def test_the_last_number_counts(text, number):
 
 
 def test_a_number_may_be_off_by_the_tolerance_and_no_more():
-    assert answers.ends_in_number("x = 2.0005", 2) and not answers.ends_in_number("x = 2.002", 2)
-    assert not answers.ends_in_number("no number", 0)
-    with pytest.raises(ValueError, match="tolerance must not be negative, got -1"):
-        answers.ends_in_number("1", 1, tolerance=-1)
+    assert answers.ends_in_number("x = 2.0005", 2.0) and not answers.ends_in_number("x = 2.002", 2.0)
+    assert not answers.ends_in_number("no number", 0.0)
+    with pytest.raises(ValueError, match="tolerance must not be negative, got -1.0"):
+        answers.ends_in_number("1", 1.0, tolerance=-1.0)
 
 
 def test_a_choice_is_the_first_letter_that_stands_alone():

@@ -26,7 +26,7 @@ def test_pearson_correlation_is_numpy_s():
     assert np.isnan(pearson_correlation(x, np.ones(50, np.float32)))
 
 
-def test_lengths_that_differ_are_refused():
+def test_lengths_that_differ_are_refused(unchecked_types):
     with pytest.raises(ValueError, match="one length, at least 2, got 3 and 2"):
         pearson_correlation(np.ones(3, np.float32), np.ones(2, np.float32))
     with pytest.raises(ValueError, match="predictions"):

@@ -30,11 +30,12 @@ def task_of(seed=0, **changes):
     """The target is the model's output with a product of 2 blocks of rank 2 added to one of its kernels."""
     rng = np.random.default_rng(seed)
     apply = lambda params, x: Two().apply({"params": params}, x)
+    draw = lambda size: rng.normal(size=size).astype(np.float32)
     shape = MonarchShape(WIDTH, WIDTH, 2, 2)
-    planted = monarch.delta_weight(Monarch(rng.normal(size=shape.first), rng.normal(size=shape.second)), shape)
+    planted = monarch.delta_weight(Monarch(draw(shape.first), draw(shape.second)), shape)
     params = Two().init(jax.random.key(seed), np.ones((1, WIDTH), np.float32))["params"]
     target = {**params, "moved": {"kernel": params["moved"]["kernel"] + planted}}
-    x = rng.normal(size=(96, WIDTH)).astype(np.float32)
+    x = draw((96, WIDTH))
     rows = {"x": x, "y": np.asarray(apply(target, x))}
     run = peft.apply_fn(apply)
     error = lambda adapter, params, rows: (run(adapter, params, rows["x"]) - rows["y"]) ** 2
@@ -198,7 +199,7 @@ def test_a_file_that_is_no_method_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must hold a method, its config and its learning_rate"):
         method_file.read_method(path)
     for name, config, message in (
-        ("Mora", {}, "unknown method 'Mora'. Did you mean 'LoRA'"),
+        ("LoRa", {}, "unknown method 'LoRa'. Did you mean 'LoRA'"),
         ("LoRA", {"rnk": 1}, r"fields that LoRA does not know: \['rnk'\]"),
         ("LoRA", {"rank": 0}, "rank must be at least 1, got 0"),
     ):

@@ -27,7 +27,8 @@ True
 
 :func:`optimizer_rules` hands an adapter to :func:`zsml_jax.train.fit`, on a mesh with :func:`sharding_rules`;
 :func:`generate_fn` writes texts with it; :func:`stack` serves several adapters in one batch, and :func:`combine` adds
-them up. A method is a :class:`Method`; :mod:`.method` says how to add one.
+them up. A method is a :class:`Method`; :mod:`.method` says how to add one. :mod:`.search` chooses a config under a
+budget of parameters, and :mod:`.recipes` has the published ones.
 """
 
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, adapt, init

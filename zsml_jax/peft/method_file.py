@@ -73,4 +73,10 @@ def read_method(path: str | os.PathLike) -> MethodFile:
     kind = _KINDS[name]
     if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(kind)}):
         raise ValueError(f"{path} has fields that {name} does not know: {unknown}")
-    return MethodFile(kind(**fields), learning_rate, dict(content.get("found", {})))
+    config: dict[str, Any] = {name: _tuples(value) for name, value in fields.items()}
+    return MethodFile(kind(**config), learning_rate, dict(content.get("found", {})))
+
+
+def _tuples(value: Any) -> Any:
+    """The value with tuples for the lists that JSON has made of them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
