@@ -56,7 +56,9 @@ def test_eight_bits_move_an_adapted_model_less_than_four(llama):
     adapter = randomised(peft.adapt(llama, METHODS["more"], key=jax.random.key(0)))
     run = jax.jit(peft.apply)
     exact = run(llama, adapter, TOKENS)
-    moved = {format: np.abs(run(compressed(llama, format), adapter, TOKENS) - exact).max() for format in ("int8", "int4")}
+    moved = {
+        format: np.abs(run(compressed(llama, format), adapter, TOKENS) - exact).max() for format in ("int8", "int4")
+    }
     assert 0 < moved["int8"] < 0.05 * np.abs(exact).max() < moved["int4"]
 
 

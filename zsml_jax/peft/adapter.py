@@ -18,7 +18,7 @@ from zsml_jax.models.t5_config import T5Config
 from zsml_jax.peft.layer_patterns import select_layers
 from zsml_jax.peft.method import LayerShape, Method
 from zsml_jax.transform.sites import ApplyFn, Site, sites
-from zsml_jax.typing import Array, Key, Params, PyTree
+from zsml_jax.typing import Key, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Adapters for other programs: any low-rank adapter as the LoRA folder that the ``peft`` library loads."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def export_lora(
             "head; merge it, or write it with save"
         )
     check_fits(adapter, pretrained.params)
-    exact = adapter.replace(arrays=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), adapter.arrays))
+    exact = dataclasses.replace(
+        adapter, arrays=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), adapter.arrays)
+    )
     factors = {}
     for layer in exact.layers:
         with jax.default_matmul_precision("highest"):

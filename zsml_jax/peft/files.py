@@ -94,10 +94,16 @@ def load(folder: str | Path, pretrained: Pretrained, *, head: PyTree = None, any
         theirs = isinstance(config, Mapping) and "peft_type" in config
         hint = "; it is of the peft library, which import_peft reads" if theirs else ""
         raise ValueError(f"{path / CONFIG_FILE} must be of version {_VERSION} of this package{hint}")
-    _check_base(config["base"], pretrained, any_base)
-    if config["method"] not in _methods():
-        raise ValueError(f"{path / CONFIG_FILE}: method must be one of {sorted(_methods())}, got {config['method']!r}")
-    method = _methods()[config["method"]](**config["config"])
+    try:
+        _check_base(config["base"], pretrained, any_base)
+        numbers = {name: jnp.asarray(value, jnp.float32) for name, value in config["numbers"].items()}
+        if config["method"] not in _methods():
+            raise ValueError(f"method must be one of {sorted(_methods())}, got {config['method']!r}")
+        method = _methods()[config["method"]](**config["config"])
+    except KeyError as error:
+        raise ValueError(f"{path / CONFIG_FILE}: the field {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path / CONFIG_FILE}: {error}") from error
     like = _abstract(pretrained, method)
     if not (path / TENSOR_FILE).is_file():
         raise FileNotFoundError(f"{path} has no {TENSOR_FILE}")
@@ -114,10 +120,11 @@ def load(folder: str | Path, pretrained: Pretrained, *, head: PyTree = None, any
     place = lambda name: jax.tree_util.tree_map_with_path(
         lambda keys, _: jnp.asarray(values[f"{name}/{path_of(keys)}"]), getattr(like, name)
     )
-    return like.replace(
+    return dataclasses.replace(
+        like,
         **{name: place(name) for name in _TREES},
         head=_head(head, {name.removeprefix("head/"): values[name] for name in of_head}),
-        numbers={name: jnp.asarray(value, jnp.float32) for name, value in config["numbers"].items()},
+        numbers=numbers,
     )
 
 
@@ -143,7 +150,8 @@ def write_adapter(folder: str | Path, config: Mapping[str, Any], tensors: Mappin
 def _structure(method: Method) -> dict[str, Any]:
     """The fields of a config that are not traced."""
     names = [field.name for field in dataclasses.fields(method) if field.name not in method.traced]
-    return {name: getattr(method, name) for name in names}
+    fields = {name: getattr(method, name) for name in names}
+    return fields | {"ranks": dict(fields["ranks"])} if "ranks" in fields else fields
 
 
 def _abstract(pretrained: Pretrained, method: Method) -> Adapter:

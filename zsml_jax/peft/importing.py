@@ -1,5 +1,6 @@
 """Adapters of other programs: the LoRA and GraLoRA folders that the ``peft`` library writes."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -61,8 +62,8 @@ def import_peft(folder: str | Path, pretrained: Pretrained) -> Adapter:
 
     Raises:
       FileNotFoundError: if a file is missing.
-      ValueError: if the method or a field is not supported, or tensors are missing, unexpected, misshapen or not finite;
-        all are listed.
+      ValueError: if the method or a field is not supported, or tensors are missing, unexpected, misshapen or not
+        finite; all are listed.
     """
     path = Path(folder).expanduser()
     config = read_json(path / CONFIG_FILE)
@@ -100,14 +101,16 @@ def import_peft(folder: str | Path, pretrained: Pretrained) -> Adapter:
         arrays[layer]["b"][rows][:rank] = own["b"]
         if "magnitude" in own:
             arrays[layer]["magnitude"][rows] = own["magnitude"]
-    return fresh.replace(arrays=jax.tree.map(jnp.asarray, arrays))
+    return dataclasses.replace(fresh, arrays=jax.tree.map(jnp.asarray, arrays))
 
 
 def _check_fields(config: Mapping[str, Any], kind: str, source: str) -> None:
     """Refuses fields that would change what is computed, by name."""
     known = _NO_MATTER | _READ[kind]
     refused = {
-        name: value for name, value in config.items() if name not in known and value and (name, value) != ("bias", "none")
+        name: value
+        for name, value in config.items()
+        if name not in known and value and (name, value) != ("bias", "none")
     }
     # Some ways to begin also change the base, which the folder does not hold.
     if isinstance(start := config.get("init_lora_weights"), str) and start not in ("gaussian", "eva", "orthogonal"):
