@@ -110,17 +110,21 @@ def test_infinite_numbers_stacks_and_foreign_folders_are_refused(saved, llama, t
         peft.load(folder, llama)
 
 
-def test_the_hash_is_of_the_numbers_and_not_of_how_they_are_held(llama):
+def test_the_hash_is_of_the_numbers_and_their_places_and_not_of_their_dtype(llama):
     half = models.load(GOLDEN / "decoders" / "llama", dtype=jnp.bfloat16)
     assert weights_hash(half.params) == weights_hash(llama.params)
+    swapped = transform.update(llama.params, "norm/scale", lambda leaf, path: leaf[::-1])
+    assert weights_hash(swapped) != weights_hash(llama.params)
+
+
+@pytest.mark.slow
+def test_the_hash_of_sharded_and_of_quantised_weights_is_that_of_the_arrays(llama):
     coded = transform.update(llama.params, "**/kernel", lambda kernel, path: quantize(kernel, "nf4"))
     assert weights_hash(coded) == weights_hash(dequantize(coded)) != weights_hash(llama.params)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     put = lambda leaf: jax.device_put(leaf, rows) if leaf.shape[0] % 2 == 0 else leaf
     assert weights_hash(jax.tree.map(put, llama.params)) == weights_hash(llama.params)
-    swapped = transform.update(llama.params, "norm/scale", lambda leaf, path: leaf[::-1])
-    assert weights_hash(swapped) != weights_hash(llama.params)
 
 
 _KILLED = """

@@ -21,12 +21,6 @@ METHODS = {
     "boft": peft.BOFT(block_size=4),
     "bitfit": peft.FullFineTuning(train="norm/scale"),
 }
-#: In the fast suite: DoRA needs the kernel's numbers, the others do not look at them.
-EACH = [
-    pytest.param(name, format, marks=() if (name, format) == ("dora", "nf4") else pytest.mark.slow)
-    for name in METHODS
-    for format in ("int8", "int4", "nf4")
-]
 
 
 def compressed(pretrained, format):
@@ -34,7 +28,17 @@ def compressed(pretrained, format):
     return pretrained.replace(params=transform.update(pretrained.params, "**/kernel", fit))
 
 
-@pytest.mark.parametrize(("name", "format"), EACH)
+def test_dora_takes_the_norms_of_the_dequantised_kernel(llama):
+    coded = compressed(llama, "nf4")
+    plain = llama.replace(params=dequantize(coded.params))
+    adapter = randomised(peft.adapt(coded, peft.DoRA(rank=2, targets="query"), key=jax.random.key(0)), scale=0.1)
+    run = jax.jit(peft.apply)
+    np.testing.assert_allclose(run(coded, adapter, TOKENS), run(plain, adapter, TOKENS), atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("format", ["int8", "int4", "nf4"])
 def test_an_adapter_does_over_a_quantised_base_what_it_does_over_the_dequantised(name, format, llama):
     coded = compressed(llama, format)
     plain = llama.replace(params=dequantize(coded.params))
