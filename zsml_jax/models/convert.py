@@ -46,13 +46,13 @@ def convert(
       ValueError: if parameters are missing, unexpected, misshapen or not finite; all of them are listed.
     """
     leaves = _leaves(expected)
-    wanted = {slot: leaf.shape[slot != path :] for path, leaf in leaves.items() for slot in _slots(table, path, leaf)}
+    wanted = {slot: leaf.shape[slot != path :] for path, leaf in leaves.items() for slot in slots_of(table, path, leaf)}
     plan, problems = _plan(table, tensors, wanted)
     _raise_if(problems, f"{source} does not fit its configuration")
     place = _placement(sharding, leaves)
     params = {}
     for path, leaf in leaves.items():
-        slots = _slots(table, path, leaf)
+        slots = slots_of(table, path, leaf)
         stacked = slots != (path,)
         kept = plan[slots[0]][1].dtype or dtype
         value = np.empty(leaf.shape if stacked else (0,), kept)
@@ -100,7 +100,7 @@ def revert(table: Table, params: PyTree) -> dict[str, Outgoing]:
     rows: dict[str, Callable[[], np.ndarray]] = {}
     sizes: dict[str, int] = {}
     for path, leaf in leaves.items():
-        slots = _slots(table, path, leaf)
+        slots = slots_of(table, path, leaf)
         for i, slot in enumerate(slots):
             rows[slot] = lambda leaf=leaf, i=i, stacked=slots != (path,): np.asarray(leaf[i] if stacked else leaf)
             sizes[slot] = leaf.nbytes // len(slots)
@@ -126,8 +126,14 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(tree, sep="/")  # pyrefly: ignore
 
 
-def _slots(table: Table, path: str, leaf: Any) -> tuple[str, ...]:
-    """The paths that rules give to a parameter: of each of its rows where it is stacked."""
+def slots_of(table: Table, path: str, leaf: Any) -> tuple[str, ...]:
+    """Returns the paths that rules give to a parameter: of each of its rows where it is stacked.
+
+    Args:
+      table: the family's rules.
+      path: the parameter's.
+      leaf: the parameter, which has a shape.
+    """
     for stack in table.stacks:
         if path.startswith(f"{stack}/"):
             return tuple(f"{stack}[{i}]{path[len(stack) :]}" for i in range(leaf.shape[0]))

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from zsml_jax.models.json_file import write_json
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
 from zsml_jax.models.quantized import Quantized
 from zsml_jax.models.sentence import SentenceConfig, write_sentence_config
+from zsml_jax.models.whole_folder import check_replaceable, whole_folder
 from zsml_jax.typing import Params
 
 #: Fields that say how a program runs, which no file holds.
@@ -33,10 +32,8 @@ _RESOLVED = {"num_kv_heads": "key_heads", "head_width": "key_width", "step_rank"
 def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
     """Writes ``config.json``, the weights as safetensors, and the files of tokenizer, pooling and image preprocessing.
 
-    Everything is written and flushed to disk beside the folder, under a temporary name, and renamed when it is
-    complete. So the folder is never half of one model, nor half of two: a save that fails leaves what was there. To
-    replace a model takes two renames. Who is killed between them, or earlier, finds what was whole in a hidden folder
-    ``.<name>-...`` beside it, the model from before as ``old``. Weights keep their bits: what is loaded again is equal.
+    The folder is never half of one model, nor half of two, see :func:`~zsml_jax.models.whole_folder.whole_folder`.
+    Weights keep their bits: what is loaded again is equal.
 
     Args:
       pretrained: the model; its ``model_type`` decides the names of the tensors. For a model that was made here and not
@@ -57,18 +54,12 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
     leaves: Mapping[str, Any] = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
     if quantised := [path for path, leaf in leaves.items() if isinstance(leaf, Quantized)]:
         raise ValueError(f"params hold quantised kernels, such as {quantised[0]}; dequantize them to save arrays")
-    target = Path(folder).expanduser().absolute()
-    if target.exists() and not (target / "config.json").is_file() and (target.is_file() or any(target.iterdir())):
-        raise FileExistsError(f"folder must be new or hold a model, and {target} holds no config.json")
+    check_replaceable(folder, marker="config.json", kind="a model")
     config = _hub_config(pretrained, family)
     tensors = revert(family.rules(pretrained.config), pretrained.params)
     _check_shapes(pretrained, family)
     _check_config(pretrained, family, config, tensors)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    fresh, old, in_place = work / "new", work / "old", False
-    try:
-        fresh.mkdir()
+    with whole_folder(folder) as fresh:
         write_json(fresh / "config.json", config)
         _write_tensors(tensors, fresh, max_shard_bytes)
         if pretrained.image is not None:
@@ -77,12 +68,6 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
             write_sentence_config(pretrained.sentence, fresh, pretrained.config.width)
         if pretrained.tokenizer is not None:
             pretrained.tokenizer.save(fresh)
-        _flush(fresh)
-        _swap(fresh, target, old)
-        in_place = True
-    finally:
-        if in_place or not old.exists():  # a model that could not be put back is kept
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
@@ -151,26 +136,6 @@ def _differing(own: Any, again: Any, prefix: str = "") -> list[str]:
         elif first != second:
             found.append(f"{prefix}{name} is {first!r}, not {second!r}")
     return found
-
-
-def _flush(folder: Path) -> None:
-    """Waits until the files are on disk, so that a rename that survives a crash names whole ones."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-
-
-def _swap(fresh: Path, target: Path, old: Path) -> None:
-    """Puts a finished folder in place; the old one comes back if that fails."""
-    if target.exists():
-        os.rename(target, old)
-    try:
-        os.rename(fresh, target)
-    except BaseException:
-        if old.exists() and not target.exists():
-            os.rename(old, target)
-        raise
 
 
 def _write_tensors(tensors: Mapping[str, Outgoing], folder: Path, max_shard_bytes: int) -> None:

@@ -50,7 +50,12 @@ def open_tensors(folder: Path) -> Mapping[str, LazyTensor]:
     raise FileNotFoundError(f"{folder} holds no weights: there is no {wanted}")
 
 
-def _open_safetensors(path: Path) -> Mapping[str, LazyTensor]:
+def open_safetensors(path: Path) -> Mapping[str, LazyTensor]:
+    """Opens one safetensors file.
+
+    Raises:
+      ValueError: if it is damaged or holds a dtype that is not supported.
+    """
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except safetensors.SafetensorError as error:
@@ -81,4 +86,4 @@ def _open_shards(index: Path, opener: Callable[[Path], Mapping[str, LazyTensor]]
     return {name: shards[file][name] for name, file in shard_of.items()}
 
 
-_OPENERS = {"model.safetensors": _open_safetensors, "pytorch_model.bin": read_torch_pickle}
+_OPENERS = {"model.safetensors": open_safetensors, "pytorch_model.bin": read_torch_pickle}

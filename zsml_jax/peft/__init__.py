@@ -34,8 +34,11 @@ budget of parameters, and :mod:`.recipes` has the published ones.
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, adapt, init
 from zsml_jax.peft.applying import apply, apply_fn, generate_fn
 from zsml_jax.peft.dora import DoRA
+from zsml_jax.peft.export import export_lora
+from zsml_jax.peft.files import load, save
 from zsml_jax.peft.full import FullFineTuning, LinearProbe
 from zsml_jax.peft.ia3 import IA3
+from zsml_jax.peft.importing import import_peft
 from zsml_jax.peft.lora import LoRA
 from zsml_jax.peft.merging import merge, merge_params, unmerge
 from zsml_jax.peft.method import LayerShape, LowRank, Method
@@ -67,13 +70,17 @@ __all__ = [
     "apply",
     "apply_fn",
     "combine",
+    "export_lora",
     "generate_fn",
+    "import_peft",
     "init",
+    "load",
     "low_rank_factors",
     "merge",
     "merge_params",
     "optimizer_rules",
     "pick",
+    "save",
     "sharding_rules",
     "stack",
     "unmerge",

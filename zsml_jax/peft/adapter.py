@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from zsml_jax.models.pretrained import Pretrained
+from zsml_jax.models.quantized import Quantized
 from zsml_jax.models.t5_config import T5Config
 from zsml_jax.peft.layer_patterns import select_layers
 from zsml_jax.peft.method import LayerShape, Method
 from zsml_jax.transform.sites import ApplyFn, Site, sites
-from zsml_jax.typing import Array, Key, Params, PyTree
+from zsml_jax.typing import Key, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def adapt(pretrained: Pretrained, config: Method, *, key: Key, head: PyTree = No
     It can be traced: under :func:`jax.eval_shape` an adapter of any model is made without its weights.
 
     Args:
-      pretrained: the model; it stays as it is.
+      pretrained: the model; it stays as it is. Its kernels may be quantised (Dettmers et al., "QLoRA", 2023).
       config: the method, such as :class:`~zsml_jax.peft.MoRe`, with the layers that it adapts.
       key: from which random arrays are drawn; each layer has its own numbers.
       head: what is trained along, see :class:`Adapter`.
@@ -97,7 +98,8 @@ def adapt(pretrained: Pretrained, config: Method, *, key: Key, head: PyTree = No
       The adapter, with float32 arrays.
 
     Raises:
-      ValueError: if a pattern matches nothing, the model has no such layer, or a layer does not suit the method.
+      ValueError: if a pattern matches nothing, the model has no such layer, a layer does not suit the method, or a
+        quantised kernel would be trained in full.
     """
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     inputs = {"decoder_tokens": tokens} if isinstance(pretrained.config, T5Config) else {}
@@ -136,6 +138,8 @@ def init(
             start = jax.vmap(start)
         arrays[layer.path] = start(_keys(jax.random.fold_in(key, i), layer.leading), kernel)
     trained = select_layers(config.train, flat, argument="train", kind="parameter")
+    if quantised := [path for path in trained if isinstance(flat[path], Quantized)]:
+        raise ValueError(f"train must name no quantised kernels, whose codes have no gradient, got {quantised}")
     numbers = {name: jnp.asarray(value, jnp.float32) for name, value in config.numbers().items()}
     shared = dict(config.shared(list(shapes.values()))) if layers else {}
     return Adapter(
@@ -243,9 +247,10 @@ def _adapted_layers(config: Method, found: Mapping[str, Site]) -> list[AdaptedLa
     return layers
 
 
-def _rows(kernel: Any, layer: AdaptedLayer) -> Array:
-    """The kernels of the layers that are adapted."""
-    return jnp.asarray(kernel) if layer.rows is None else jnp.asarray(kernel)[np.asarray(layer.rows)]
+def _rows(kernel: Any, layer: AdaptedLayer) -> Any:
+    """The kernels of the layers that are adapted; of a quantised one all that it has."""
+    rows = ... if layer.rows is None else np.asarray(layer.rows)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], kernel)
 
 
 def _keys(key: Key, leading: tuple[int, ...]) -> Any:

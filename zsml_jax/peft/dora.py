@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from zsml_jax.models.quantized import dequantize
 from zsml_jax.peft.lora import LoRA
-from zsml_jax.peft.method import Arrays, LayerShape
+from zsml_jax.peft.method import Arrays, Kernel, LayerShape
 from zsml_jax.typing import AnyArray, Array, Key
 
 
@@ -18,16 +19,16 @@ class DoRA(LoRA):
     layer's output.
     """
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns LoRA's arrays and ``magnitude``, the norms of the kernel's columns."""
-        return {**super().init(shape, kernel, key=key), "magnitude": _norms(jnp.asarray(kernel, jnp.float32))}
+        return {**super().init(shape, kernel, key=key), "magnitude": _norms(_array(kernel).astype(jnp.float32))}
 
     def extra(
-        self, x: AnyArray, y: AnyArray, kernel: AnyArray, bias: AnyArray | None, arrays: Arrays, shared: Arrays
+        self, x: AnyArray, y: AnyArray, kernel: Kernel, bias: AnyArray | None, arrays: Arrays, shared: Arrays
     ) -> Array:
         """Returns ``(g - 1) x W + g x Delta``, with g the magnitudes over the norms."""
         shape = LayerShape(*kernel.shape)
-        gain = self._gain(jnp.asarray(kernel), shape, arrays, shared)
+        gain = self._gain(_array(kernel), shape, arrays, shared)
         plain = jnp.asarray(y if bias is None else y - bias)
         return (gain - 1) * plain + gain * self.term(x, shape, arrays, shared)
 
@@ -46,6 +47,10 @@ class DoRA(LoRA):
 
     def _gain(self, kernel: Array, shape: LayerShape, arrays: Arrays, shared: Arrays) -> Array:
         return arrays["magnitude"] / jax.lax.stop_gradient(_norms(kernel + self.delta(shape, arrays, shared)))
+
+
+def _array(kernel: Kernel) -> Array:
+    return jnp.asarray(dequantize(kernel))
 
 
 def _norms(kernel: Array) -> Array:

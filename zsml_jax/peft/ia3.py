@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from zsml_jax.peft.layer_patterns import describes
-from zsml_jax.peft.method import Arrays, LayerShape, Method
+from zsml_jax.peft.method import Arrays, Kernel, LayerShape, Method
 from zsml_jax.transform.patterns import Patterns
 from zsml_jax.typing import AnyArray, Array, Key
 
@@ -38,7 +38,7 @@ class IA3(Method):
         """Returns the patterns of ``feedforward``."""
         return {"feedforward": tuple(self.feedforward or ())}
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns ``scale``, all 1."""
         return {"scale": jnp.ones(shape.inputs if self.feedforward else shape.outputs)}
 
@@ -47,7 +47,7 @@ class IA3(Method):
         return x * arrays["scale"] if self.feedforward else x
 
     def extra(
-        self, x: AnyArray, y: AnyArray, kernel: AnyArray, bias: AnyArray | None, arrays: Arrays, shared: Arrays
+        self, x: AnyArray, y: AnyArray, kernel: Kernel, bias: AnyArray | None, arrays: Arrays, shared: Arrays
     ) -> Array | None:
         """Returns what makes the scaled output of the output."""
         return None if self.feedforward else jnp.asarray(y) * (arrays["scale"] - 1)

@@ -8,7 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from zsml_jax.peft.method import Arrays, LayerShape, LowRank, Scaling
+from zsml_jax.peft.method import Arrays, Kernel, LayerShape, LowRank, Scaling
 from zsml_jax.typing import AnyArray, Array, Key
 
 
@@ -27,7 +27,7 @@ class LoRA(LowRank):
     alpha: float | int = 8.0
     scaling: Scaling = "rank"
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns ``a``, uniform within one over the root of n, and ``b``, zero."""
         bound = shape.inputs**-0.5
         a = jax.random.uniform(key, (self.rank, shape.inputs), minval=-bound, maxval=bound).T

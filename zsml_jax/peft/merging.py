@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zsml_jax.models.pretrained import Pretrained
+from zsml_jax.models.quantized import Quantized
 from zsml_jax.peft.adapter import AdaptedLayer, Adapter, check_fits, flatten
 from zsml_jax.typing import AnyArray, Params, PyTree
 
@@ -51,10 +52,11 @@ def merge_params(params: Params, adapter: Adapter) -> Params:
     for layer in adapter.layers:
         path, bias_path = f"{layer.path}/kernel", f"{layer.path}/bias"
         kernel, bias = known[path], known.get(bias_path)
-        if not jnp.issubdtype(kernel.dtype, jnp.floating):
+        if isinstance(kernel, Quantized) or not jnp.issubdtype(kernel.dtype, jnp.floating):
+            found = kernel.format if isinstance(kernel, Quantized) else kernel.dtype
             raise ValueError(
-                f"params must have a floating-point kernel at {layer.path!r} to merge into, got {kernel.dtype}; "
-                f"dequantise it first"
+                f"params must have a floating-point kernel at {layer.path!r} to merge into, got {found}, whose steps "
+                f"are larger than what an adapter adds; merge into models.quantized.dequantize(params)"
             )
         merged_kernel, merged_bias = _merged(adapter, layer, kernel, bias)
         changed[path] = merged_kernel.astype(base[path].dtype)

@@ -3,18 +3,20 @@
 A method sees one dense layer ``y = x @ kernel + bias`` at a time, never a stack of layers, a batch of adapters or a
 model; the package maps it over those. To add one, derive from :class:`Method` (or :class:`LowRank`), say what arrays a
 layer has (:meth:`Method.init`), how they change the layer (:meth:`Method.before`, :meth:`Method.extra`) and what kernel
-does the same at once (:meth:`Method.merged`).
+does the same at once (:meth:`Method.merged`). The base may be quantised: the kernel that the first and the third see
+is then no array, and :func:`zsml_jax.models.quantized.dequantize` gives its values.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from zsml_jax.models.quantized import Quantized
 from zsml_jax.peft.layer_patterns import first_match
 from zsml_jax.transform.patterns import Patterns
 from zsml_jax.typing import AnyArray, Array, Key
@@ -23,6 +25,8 @@ M = TypeVar("M", bound="Method")
 
 #: The arrays of one layer, or what all layers share, by name.
 Arrays = Mapping[str, Any]
+#: What a layer multiplies by: an array ``(n, m)``, or codes that stand for one.
+Kernel: TypeAlias = AnyArray | Quantized
 #: How ``alpha`` becomes the factor of a term of rank r: alpha / r, alpha / sqrt(r) (Kalajdzievski, 2023), or alpha.
 Scaling = Literal["rank", "root_rank", "none"]
 
@@ -85,7 +89,7 @@ class Method:
     def check(self, shapes: Mapping[str, LayerShape]) -> None:
         """Raises a ValueError, or warns, of layers that the method cannot adapt well; called once for a model."""
 
-    def init(self, shape: LayerShape, kernel: Float[AnyArray, "n m"], *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns the trained arrays of a layer, float32, with which it computes what it did before."""
         raise NotImplementedError
 
@@ -107,7 +111,7 @@ class Method:
         self,
         x: Float[AnyArray, "*b n"],
         y: Float[AnyArray, "*b m"],
-        kernel: Float[AnyArray, "n m"],
+        kernel: Kernel,
         bias: Float[AnyArray, " m"] | None,
         arrays: Arrays,
         shared: Arrays,
@@ -215,7 +219,7 @@ class LowRank(Method):
         return jnp.matmul(down, up, precision=jax.lax.Precision.HIGHEST)
 
     def extra(
-        self, x: AnyArray, y: AnyArray, kernel: AnyArray, bias: AnyArray | None, arrays: Arrays, shared: Arrays
+        self, x: AnyArray, y: AnyArray, kernel: Kernel, bias: AnyArray | None, arrays: Arrays, shared: Arrays
     ) -> Array:
         """Returns the vectors times the product."""
         return self.term(x, LayerShape(x.shape[-1], y.shape[-1]), arrays, shared)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from zsml_jax.peft import monarch
-from zsml_jax.peft.method import Arrays, LayerShape, LowRank
+from zsml_jax.peft.method import Arrays, Kernel, LayerShape, LowRank
 from zsml_jax.peft.monarch import Monarch, MonarchShape
 from zsml_jax.typing import AnyArray, Array, Key
 
@@ -56,7 +56,7 @@ class MoRe(LowRank):
                 stacklevel=4,
             )
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns ``first``, uniform, and ``second``, zero."""
         return monarch.init(self.monarch_shape(shape), key=key)._asdict()
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from zsml_jax.peft.method import Arrays, LayerShape, Method
+from zsml_jax.peft.method import Arrays, Kernel, LayerShape, Method
 from zsml_jax.typing import AnyArray, Array, Key
 
 
@@ -40,7 +40,7 @@ class OFT(Method):
         """Refuses layers that the blocks do not fill."""
         _check_divides(self.block_size, shapes)
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns ``upper``, what is above the diagonal of each block's skew-symmetric matrix, zero."""
         pairs = self.block_size * (self.block_size - 1) // 2
         return {"upper": jnp.zeros((shape.inputs // self.block_size, pairs))}
@@ -93,7 +93,7 @@ class BOFT(Method):
         """Refuses layers that the butterfly does not fill."""
         _check_divides(self.block_size * 2 ** (self.factors - 1), shapes)
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns ``rotation``, of which the skew-symmetric parts count, zero, and ``scale``, all 1."""
         blocks = shape.inputs // self.block_size
         rotation = jnp.zeros((self.factors, blocks, self.block_size, self.block_size))
@@ -109,7 +109,7 @@ class BOFT(Method):
         return turned
 
     def extra(
-        self, x: AnyArray, y: AnyArray, kernel: AnyArray, bias: AnyArray | None, arrays: Arrays, shared: Arrays
+        self, x: AnyArray, y: AnyArray, kernel: Kernel, bias: AnyArray | None, arrays: Arrays, shared: Arrays
     ) -> Array:
         """Returns what makes the scaled output of the output; the bias is not scaled."""
         return jnp.asarray(y if bias is None else y - bias) * (arrays["scale"] - 1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from zsml_jax.peft.method import Arrays, LayerShape, LowRank
+from zsml_jax.peft.method import Arrays, Kernel, LayerShape, LowRank
 from zsml_jax.typing import AnyArray, Array, Key
 
 
@@ -34,7 +34,7 @@ class VeRA(LowRank):
         if self.ranks:
             raise ValueError(f"ranks must be empty, since all layers of VeRA share their matrices, got {self.ranks}")
 
-    def init(self, shape: LayerShape, kernel: AnyArray, *, key: Key) -> Arrays:
+    def init(self, shape: LayerShape, kernel: Kernel, *, key: Key) -> Arrays:
         """Returns ``d`` and ``b``."""
         return {"d": jnp.full(self.rank, self.d_initial, jnp.float32), "b": jnp.zeros(shape.outputs)}
 
