@@ -10,6 +10,7 @@ _CITES = {
     "roboshot": ["adila2024roboshot"],
     "loki": ["roberts2023loki"],
     "more": ["tan2024more"],
+    "qlora": ["dettmers2023qlora"],
     "compression": ["namburi2023compression"],
     "tbal": ["vishwakarma2023tbal"],
     "colander": ["vishwakarma2024colander", "vishwakarma2023tbal"],

@@ -58,7 +58,7 @@ def test_smoothquant_moves_outliers_into_the_weights():
     assert lost(ours) < 0.7 * lost(plain)
 
 
-@pytest.mark.parametrize("method", [slow("gptq"), "awq", slow("smoothquant")])
+@pytest.mark.parametrize("method", [slow("gptq"), slow("awq"), slow("smoothquant")])
 def test_methods_with_data_give_a_model_that_runs_and_err_less_than_rounding(method):
     pretrained = tiny.model("llama")
     paths, data = groups(pretrained).all, tiny.calibration(pretrained, rows=8, length=16)
@@ -78,6 +78,7 @@ def test_methods_with_data_give_a_model_that_runs_and_err_less_than_rounding(met
     assert texts.tokens.shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_a_pruned_model_stays_pruned_when_it_is_quantised():
     pretrained = tiny.model("llama")
     paths, data = groups(pretrained)["feed_forward"], tiny.calibration(pretrained)
@@ -136,6 +137,7 @@ def test_what_is_quantised_already_is_refused():
         quantize(small, "nearest", groups="head/kernel")
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_a_model_in_the_papers_mode_is_that_of_torch(tmp_path):
     torch = pytest.importorskip("torch", reason="the oracle extra is not installed")

@@ -153,6 +153,7 @@ def write_hierarchy(folder: Path, depth: int = 4) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_simulated_scores_are_told_as_such_and_follow_the_tree(tmp_path):
     path = write_hierarchy(tmp_path)
     folder = start("imagenet_simulated", tmp_path, "--hierarchy", str(path), "--n", "200", "--dimension", "256")

@@ -92,6 +92,7 @@ def test_the_budget_is_more_s_count_and_no_low_rank_method_exceeds_it():
     assert {contender.head_parameters for contender in found.values()} == {16 * 3 + 3}
 
 
+@pytest.mark.slow
 def test_a_trial_of_the_vmapped_study_is_the_run_of_the_training_loop(made_up):
     pretrained = models.load(BERT)
     config = Classification(
@@ -124,6 +125,7 @@ def test_a_trial_of_the_vmapped_study_is_the_run_of_the_training_loop(made_up):
     jax.tree.map(np.testing.assert_array_equal, peer.params["base"], pretrained.params)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_from_its_checkpoint_to_the_same_predictions(tmp_path, made_up, monkeypatch):
     options = (*ENCODER, "--seeds", "2", "--learning-rates", "1e-2", "--methods", "MoRe")
     monkeypatch.setattr(more_classifier, "cost", lambda *_: {"bytes": 1, "median": 1})
@@ -146,6 +148,7 @@ def test_an_interrupted_study_goes_on_from_its_checkpoint_to_the_same_prediction
     assert more_report.loss_curves(resumed) == more_report.loss_curves(whole)
 
 
+@pytest.mark.slow
 def test_a_language_model_learns_from_answers_and_is_judged_by_what_it_writes(tmp_path, made_up, llama):
     options = ("--model", llama, *DECODER, "--seeds", "2", "--learning-rates", "1e-2", "--methods", "full")
     folder = run(tmp_path, "smollm2_trec", *options, "--answers", *CLASSES, "--steps", "30")
@@ -158,6 +161,7 @@ def test_a_language_model_learns_from_answers_and_is_judged_by_what_it_writes(tm
     assert curves["full seed 1"][30] < 0.5 * curves["full seed 1"][2]
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_answer_s_tokens_and_written_answers_are_those_of_merged_weights(made_up, llama):
     pretrained = models.load(llama)
     config = Instruction(

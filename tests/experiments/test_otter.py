@@ -13,6 +13,7 @@ def run(tmp_path, *arguments):
     return runner.main(otter.run, "otter", [*map(str, arguments), "--runs-dir", str(tmp_path / "runs")])
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_and_a_resumed_run_measures_none_again(tmp_path, encoder, texts, monkeypatch):
     loaded = texts(NAMES, n=120)
     first = run(tmp_path, "trec_fine", "--limit", 100, *SHORT)

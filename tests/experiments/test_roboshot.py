@@ -60,6 +60,7 @@ def figures(folder: RunFolder, grouping: str) -> dict[str, dict]:
     return {row["method"]: row for row in folder.metrics() if row["grouping"] == grouping}
 
 
+@pytest.mark.slow
 def test_a_folder_of_embeddings_gives_the_accuracies_that_counting_gives(waterbirds, tmp_path):
     folder = start("waterbirds", tmp_path, "--embeddings", str(waterbirds))
     by_method = figures(folder, "groups")

@@ -13,6 +13,7 @@ def run(tmp_path, *arguments):
 BAYES = ("bayes_recovery", "--target-rates", "0.9", "0.15", "--n", "1500", "--repeats", "2")
 
 
+@pytest.mark.slow
 def test_otter_comes_near_bayes_under_a_strong_shift_and_the_argmax_does_not(tmp_path):
     folder = run(tmp_path, *BAYES)
     shifted = folder.cached("rate 0.15", lambda: pytest.fail("was not kept"))

@@ -176,6 +176,7 @@ def test_the_published_numbers_of_parameters_are_those_of_transformers(shape, co
         assert transformers.MambaForCausalLM(config).num_parameters() == count
 
 
+@pytest.mark.slow
 def test_fresh_parameters_start_as_the_paper_has_them(key):
     config = MambaConfig(50, 64, 2, state_size=4)
     params = Mamba(config).init(key, np.zeros((1, 2), int))["params"]

@@ -123,6 +123,7 @@ def test_a_model_is_a_pytree_of_its_parameters(tiny):
     assert doubled.tokenizer is tiny.tokenizer
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_finite_differences(tiny):
     ids, mask, _ = tiny_models.tiny_inputs("bert")
     loss = lambda scale: (tiny.apply(jax.tree.map(lambda p: p * scale, tiny.params), ids, mask) * mask[..., None]).std()

@@ -28,6 +28,7 @@ def compressed(pretrained, format):
     return pretrained.replace(params=transform.update(pretrained.params, "**/kernel", fit))
 
 
+@pytest.mark.slow
 def test_dora_takes_the_norms_of_the_dequantised_kernel(llama):
     coded = compressed(llama, "nf4")
     plain = llama.replace(params=dequantize(coded.params))

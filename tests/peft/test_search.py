@@ -123,6 +123,7 @@ def test_ranks_that_share_a_program_do_what_they_do_alone(found):
         np.testing.assert_allclose(shared.scores, own.scores, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     options = {"methods": METHODS[:1], "rates": (0.0, 0.02, 0.05), "rungs": (4, 4)}
     task = task_of()

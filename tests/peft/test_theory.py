@@ -83,6 +83,7 @@ def test_blocks_that_do_not_divide_the_rank_leave_zeros_that_nothing_can_fill(bl
 MORE = peft.MoRe(blocks=2, block_rank=2, targets=["query", "value"], dropout=0.5)
 
 
+@pytest.mark.slow
 def test_the_base_is_there_bit_for_bit_after_any_number_of_merges_under_dropout(bert):
     """The released code adds what dropout left out: its base is 33 % of the update off after one toggle."""
     before = jax.tree.map(np.array, bert.params)

@@ -72,6 +72,7 @@ def test_orthogonal_maps_attain_von_neumanns_trace_bound(problem):
     assert output.converged
 
 
+@pytest.mark.slow
 def test_the_papers_linear_loss_falls_without_bound_while_ours_converges(problem):
     x, harmful, helpful = problem
     linear = lambda p: jnp.mean(x @ p.T @ unit(harmful).T) - jnp.mean(x @ p.T @ unit(helpful).T)

@@ -33,7 +33,10 @@ def test_every_class_gets_its_number_of_examples(seed):
     assert fitted.converged
 
 
-@pytest.mark.parametrize("superclass_of", [np.arange(6), np.zeros(6, int)], ids=["own", "one"])
+@pytest.mark.parametrize(
+    "superclass_of",
+    [pytest.param(np.arange(6), id="own", marks=pytest.mark.slow), pytest.param(np.zeros(6, int), id="one")],
+)
 def test_a_hierarchy_without_two_levels_is_plain_otter(superclass_of):
     log_probs, _, nu = problem()
     plain = otter.solve(log_probs, nu)
@@ -67,6 +70,7 @@ def test_classes_and_superclasses_of_zero_mass_are_never_predicted():
     assert np.isin(fitted.predict(log_probs), [0, 2, 3]).all()
 
 
+@pytest.mark.slow
 def test_the_entropic_levels_near_the_exact_ones():
     log_probs, _, nu = problem()
     exact = hierarchical_otter.solve(log_probs, nu, SUPERCLASS)

@@ -316,6 +316,7 @@ def test_bootstrap_intervals_of_a_frequency_are_those_of_the_binomial(key):
     assert output.converged
 
 
+@pytest.mark.slow
 def test_the_bootstrap_depends_on_the_key_and_not_on_the_batch_size(key):
     data = _gaussians(80, *THREE)[:3]
     estimator = lambda source, target: label_shift.bbse(*data, source_weights=source, target_weights=target)

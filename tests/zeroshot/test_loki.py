@@ -133,6 +133,7 @@ def test_decoding_a_large_tree_by_hull_and_by_rerooting_agrees(monkeypatch):
     assert np.mean(np.asarray(hull) == np.asarray(rerooted)) > 0.97
 
 
+@pytest.mark.slow
 def test_deep_paths_and_wide_stars_decode_to_the_rounded_mean_in_float32():
     n = 100_000
     path = TreeMetric([(i, i + 1, 1.0) for i in range(n - 1)])

@@ -62,6 +62,7 @@ def test_predictions_of_a_long_stream_are_as_good_as_those_of_otter_on_all_of_it
     assert np.mean(predictions == labels) > at_once - 0.01
 
 
+@pytest.mark.slow
 def test_small_batches_alone_predict_worse():
     batches, labels, nu = stream(400, 10, seed=1)
     alone = [otter.solve(batch, nu, epsilon=0.1).assignment for batch in batches[200:]]

@@ -94,6 +94,7 @@ def test_entropic_masses_stay_inside_their_intervals():
     np.testing.assert_allclose(np.asarray(fitted.dual)[inside], 0.0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_blocks_of_rows_sum_to_the_whole(monkeypatch):
     log_probs, labels = scores(1003, 5, 6)
     nu = frequencies(labels, 5)
@@ -126,11 +127,10 @@ def test_jit_vmap_and_a_loop_agree_over_distributions_temperatures_and_problems(
 @pytest.mark.parametrize(
     "make_marginal",
     [
-        otter.Exactly,
-        lambda nu: otter.Near(nu, 0.5 * nu.sum()),
-        lambda nu: otter.Between(0.9 * nu, 1.05 * nu),
+        pytest.param(otter.Exactly, id="exactly", marks=pytest.mark.slow),
+        pytest.param(lambda nu: otter.Near(nu, 0.5 * nu.sum()), id="near"),
+        pytest.param(lambda nu: otter.Between(0.9 * nu, 1.05 * nu), id="between"),
     ],
-    ids=["exactly", "near", "between"],
 )
 def test_implicit_derivatives_match_finite_differences(make_marginal):
     log_probs, labels = scores(60, 4, 7, shift=2.0)
@@ -183,6 +183,7 @@ def test_too_few_iterations_are_reported():
     assert fitted.marginal_error > 1e-3
 
 
+@pytest.mark.slow
 def test_the_semidual_is_largest_at_the_solution():
     log_probs, labels = scores(300, 4, 12)
     log_probs, nu = jnp.asarray(log_probs, jnp.float32), jnp.asarray(frequencies(labels, 4), jnp.float32)

@@ -121,6 +121,7 @@ def test_integer_weights_mean_repeated_examples():
     np.testing.assert_allclose(weighted.dual, repeated.dual, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_derivative_is_that_of_finite_differences(x64):
     scores, target = _problem(n=30, k=4)
     weights = np.random.default_rng(0).uniform(0.5, 1.5, 30)

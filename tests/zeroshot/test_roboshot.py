@@ -60,6 +60,7 @@ def test_the_closed_form_equals_the_papers_loop_in_float64(x64, rng):
         np.testing.assert_allclose(roboshot.edit_embeddings(x, **only), expected, rtol=0, atol=5e-15)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**16), m=st.sampled_from([1, 4]), p=st.sampled_from([1, 3]), orthogonal=st.booleans())
 def test_an_edited_head_predicts_as_the_old_head_does_on_edited_embeddings(seed, m, p, orthogonal):

@@ -2,8 +2,8 @@ r"""The rectangular Monarch product: a matrix of two block-diagonal factors and 
 
 .. math:: \Delta W = P_1 \, L \, P_2 \, R
 
-Tan, Adila, Roberts, Huang, Zhao and Sala, "MoRe Fine-Tuning with 10x Fewer Parameters", 2024, after Dao et al.,
-"Monarch: Expressive Structured Matrices", 2022. N blocks of rank r cost r (n + m) parameters, as much as LoRA of rank
+Tan, Roberts, Huang, Zhao, Cooper, Guo, Duan and Sala, "MoRe Fine-Tuning with 10x Fewer Parameters", 2024, after Dao
+et al., "Monarch: Expressive Structured Matrices", 2022. N blocks of rank r cost r (n + m) parameters, as much as LoRA of rank
 r does, and reach rank min(N r, m, n). Which is the better use of them depends on the matrix: the best approximation of
 a matrix (:func:`project`) leaves the tails of the singular values of its N x N interleaved sub-blocks, that of LoRA the
 tail of its own.

@@ -1,6 +1,6 @@
 """MoRe: a Monarch product beside the kernel.
 
-Tan, Adila, Roberts, Huang, Zhao and Sala, "MoRe Fine-Tuning with 10x Fewer Parameters", 2024.
+Tan, Roberts, Huang, Zhao, Cooper, Guo, Duan and Sala, "MoRe Fine-Tuning with 10x Fewer Parameters", 2024.
 """
 
 import dataclasses
