@@ -3,10 +3,10 @@ r"""The rectangular Monarch product: a matrix of two block-diagonal factors and 
 .. math:: \Delta W = P_1 \, L \, P_2 \, R
 
 Tan, Roberts, Huang, Zhao, Cooper, Guo, Duan and Sala, "MoRe Fine-Tuning with 10x Fewer Parameters", 2024, after Dao
-et al., "Monarch: Expressive Structured Matrices", 2022. N blocks of rank r cost r (n + m) parameters, as much as LoRA of rank
-r does, and reach rank min(N r, m, n). Which is the better use of them depends on the matrix: the best approximation of
-a matrix (:func:`project`) leaves the tails of the singular values of its N x N interleaved sub-blocks, that of LoRA the
-tail of its own.
+et al., "Monarch: Expressive Structured Matrices", 2022. N blocks of rank r cost r (n + m) parameters, as much as LoRA
+of rank r does, and reach rank min(N r, m, n). Which is the better use of them depends on the matrix: the best
+approximation of a matrix (:func:`project`) leaves the tails of the singular values of its N x N interleaved sub-blocks,
+that of LoRA the tail of its own.
 
 Everything is two matrix products and reshapes. ``p`` is the width n / N of an input block, ``s`` the width m / N of an
 output block. Column ``k p + i`` of the input belongs to block k; row ``s' N + l`` of the output to block l, so that the
