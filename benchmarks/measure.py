@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,35 +58,40 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def peak_memory(run: str, *arguments: str, limit: float | None = None) -> float:
-    """Returns the peak resident memory, GB, of a fresh process that calls one function; see :func:`alone`."""
-    return alone(run, *arguments, limit=limit)[1]
-
-
-def alone(run: str, *arguments: str, limit: float | None = None) -> tuple[Any, float]:
-    """Calls one function in a fresh process; Linux only.
+    """Returns the peak resident memory, GB, of a fresh process that calls one function; Linux only.
 
     Args:
-      run: the function, as ``module:name``.
+      run: the function, as ``module:name``. Its imports count; what it returns does not matter.
       arguments: strings to call it with, for example file names.
       limit: seconds after which the process is killed.
-
-    Returns:
-      What it returns, which JSON must be able to hold, and the process's peak resident memory, GB, its imports
-      included.
 
     Raises:
       subprocess.TimeoutExpired: if it was killed.
     """
+    return _fresh_process(run, arguments, "", limit)[1]
+
+
+def alone(run: str, *arguments: str) -> tuple[Any, float]:
+    """Returns what a function returns in a fresh process, which JSON must be able to hold, and its peak memory, GB.
+
+    Args:
+      run: as for :func:`peak_memory`.
+      arguments: as for :func:`peak_memory`.
+    """
+    printed, peak = _fresh_process(run, arguments, "print(); print(json.dumps(result))", None)
+    return json.loads(printed.splitlines()[-1]), peak
+
+
+def _fresh_process(run: str, arguments: Sequence[str], then: str, limit: float | None) -> tuple[str, float]:
+    """What a process prints that calls the function and does ``then`` with its ``result``, and its peak memory, GB."""
     module, name = run.split(":")
-    code = (
-        f"import json, sys, {module} as m; result = json.dumps(m.{name}(*sys.argv[1:])); "
-        "print(); print(result); print(open('/proc/self/status').read())"
-    )
+    status = "print(); print(open('/proc/self/status').read())"
+    code = f"import json, sys, {module} as m\nresult = m.{name}(*sys.argv[1:])\n{then}\n{status}"
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit)
+    printed, _, status = done.stdout.rpartition("\nName:")
     # Not ru_maxrss: on Linux a child inherits that of the process it was forked from.
-    result, peak = re.search(r"^(.*)\nName:.*VmHWM:\s+(\d+) kB", done.stdout, re.DOTALL | re.MULTILINE).groups()
-    return json.loads(result.splitlines()[-1]), float(peak) / 1e6
+    return printed.rstrip(), float(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1e6
 
 
 def _duration(value: float) -> str:
