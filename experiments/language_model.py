@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from experiments.corpus import Corpus
 from experiments.language_model_config import Evaluation, Training, check
 from experiments.scoring import Scorer
 from zsml_jax import data, evaluate, models
-from zsml_jax.data.assets import AssetError
 from zsml_jax.models import Pretrained, Tokenizer
 from zsml_jax.models.generate import generate
 from zsml_jax.models.initialise import initialise
@@ -39,7 +38,7 @@ from zsml_jax.typing import Array, Key, Params
 
 def run(config: Training | Evaluation, folder: RunFolder) -> None:
     """Trains a model, or evaluates one, and reports its bits per byte beside those of compressors."""
-    with _refusals():
+    with runner.refusals():
         check(config)
         corpus = corpora.load_corpus(
             config.texts, config.passage_chars, config.held_out_every, unwrap_lines=config.unwrap_lines
@@ -52,7 +51,7 @@ def run(config: Training | Evaluation, folder: RunFolder) -> None:
 
 def train(config: Training, corpus: Corpus, folder: RunFolder) -> None:
     """Trains a model from scratch, saves it in the hub's layout, scores the held-out text and samples."""
-    with _refusals():
+    with runner.refusals():
         tokenizer = learned_tokenizer(config, corpus, folder)
         fresh = initialise(hub_fields(config, tokenizer), key=jax.random.key(config.seed), tokenizer=tokenizer)
         end = end_token(tokenizer)
@@ -102,7 +101,7 @@ def train(config: Training, corpus: Corpus, folder: RunFolder) -> None:
 
 def evaluate_pretrained(config: Evaluation, corpus: Corpus, folder: RunFolder) -> None:
     """Scores the held-out passages with a pretrained model."""
-    with _refusals():
+    with runner.refusals():
         pretrained = models.load(config.model)
         start = None if pretrained.tokenizer is None else pretrained.tokenizer.token_id(config.start_token)
         if start is None:
@@ -187,15 +186,6 @@ def _optimizer(config: Training) -> optimizer.PathOptimizer:
     no_decay = f"{optimizer.NO_DECAY}|.*/(A_log|D)"
     adamw = optimizer.adamw(rate, b2=0.95, weight_decay=config.weight_decay, no_decay=no_decay)
     return optimizer.by_path([(".*", adamw)], clip_norm=config.clip_norm)
-
-
-@contextlib.contextmanager
-def _refusals() -> Generator[None, None, None]:
-    """Ends the program with the message of what is wrong with the config, a file or a model."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, AssetError) as error:
-        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

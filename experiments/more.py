@@ -7,9 +7,6 @@ Each method has the same grid of learning rates, from which the validation split
 this rate with several seeds, whose accuracies on the test split are reported. The test split chooses nothing.
 """
 
-import contextlib
-from collections.abc import Generator
-
 import jax
 import numpy as np
 
@@ -19,13 +16,12 @@ from experiments.more_config import Classification, Instruction, check
 from experiments.more_instruction import Student
 from experiments.more_methods import contenders
 from zsml_jax import models
-from zsml_jax.data.assets import AssetError
 from zsml_jax.report import RunFolder
 
 
 def run(config: Classification | Instruction, folder: RunFolder) -> None:
     """Lets the methods compete, and reports."""
-    with _refusals():
+    with runner.refusals():
         check(config)
     if isinstance(config, Instruction):
         instruct(config, folder)
@@ -35,7 +31,7 @@ def run(config: Classification | Instruction, folder: RunFolder) -> None:
 
 def classify(config: Classification, folder: RunFolder) -> None:
     """Trains sentence classifiers."""
-    with _refusals():
+    with runner.refusals():
         pretrained = models.load(config.model)
         splits = more_classifier.load(config, pretrained)
         num_classes = len(splits.test_set.class_names)
@@ -51,7 +47,7 @@ def classify(config: Classification, folder: RunFolder) -> None:
 
 def instruct(config: Instruction, folder: RunFolder) -> None:
     """Trains a language model to answer with labels."""
-    with _refusals():
+    with runner.refusals():
         pretrained = models.load(config.model)
         task = more_instruction.load(config, pretrained)
         methods = contenders(config, pretrained)
@@ -63,15 +59,6 @@ def instruct(config: Instruction, folder: RunFolder) -> None:
     base = Student(config, pretrained, next(iter(methods.values())))
     untrained = folder.cached("untrained", lambda: base.answers(None, task, task.test))
     more_report.write_instruction(config, folder, task, methods, results, costs, np.asarray(untrained))
-
-
-@contextlib.contextmanager
-def _refusals() -> Generator[None, None, None]:
-    """Ends the program with the message of what is wrong with the config, a file or a model."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, AssetError) as error:
-        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from zsml_jax.models.sentence import pool
 from zsml_jax.report import RunFolder
 from zsml_jax.train import checkpoint, optimizer, sweep
 from zsml_jax.train.points import Points, grid
+from zsml_jax.train.shuffling import shuffled_batch
 from zsml_jax.train.state import TrainState, init_state
 from zsml_jax.train.step import make_step
 from zsml_jax.train.study import Study
@@ -103,11 +104,9 @@ class Classifier:
         """Trains on one batch; each epoch goes over the training rows in an order of the trial's own."""
         run: TrainState = state["run"]
         chosen = self.optimizer(run.params["adapter"], hyperparameters["learning_rate"], with_base=False)
-        epoch, position = jnp.divmod(run.step, len(train.labels) // self.config.batch_size)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), len(train.labels))
-        rows = jax.lax.dynamic_slice(order, (position * self.config.batch_size,), (self.config.batch_size,))
+        batch = shuffled_batch(train, run.step, self.config.batch_size, key=key)
         with_base = lambda params, batch, key: self.loss({**params, "base": base}, batch, key)
-        run, metrics = make_step(with_base, chosen)(run, jax.tree.map(lambda leaf: leaf[rows], train))
+        run, metrics = make_step(with_base, chosen)(run, batch)
         return {"run": run, "total_loss": state["total_loss"] + metrics["loss"]}
 
     def predictions(self, adapters: PyTree, base: Params, rows: Rows) -> np.ndarray:

@@ -19,7 +19,6 @@ from experiments.more_classifier import Classifier, Rows
 from experiments.more_config import Classification
 from experiments.more_methods import Contender
 from zsml_jax import data, models, peft
-from zsml_jax.data.assets import AssetError
 from zsml_jax.models import Pretrained
 from zsml_jax.peft import search
 from zsml_jax.peft.method_file import write_method
@@ -77,13 +76,11 @@ class Parts(NamedTuple):
 
 def run(config: Search, folder: RunFolder) -> None:
     """Searches, and reports."""
-    try:
+    with runner.refusals():
         pretrained = models.load(config.model)
         parts = load(config, pretrained)
         task, methods = task_of(config, pretrained, parts), candidates(config)
         search.candidates(task, methods, config.budget)
-    except (ValueError, FileNotFoundError, AssetError) as error:
-        raise SystemExit(str(error)) from error
     with Checkpointer(folder.checkpoints / "search", keep=1, config=config) as checkpoints:
         found = search.search(
             task,

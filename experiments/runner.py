@@ -34,6 +34,7 @@ import absl.flags
 import jax
 import tyro
 
+from zsml_jax.data.assets import AssetError
 from zsml_jax.report import RunFolder, TensorBoardWriter, WandbWriter
 from zsml_jax.train import distributed
 
@@ -96,6 +97,15 @@ def main(run: Experiment, name: str, argv: Sequence[str] | None = None) -> RunFo
         run(config, folder)
     _tell(f"{name} {preset}: done in {time.monotonic() - start:.0f} s, see {folder.path}")
     return folder
+
+
+@contextlib.contextmanager
+def refusals() -> Generator[None, None, None]:
+    """Ends the program with the message of what is wrong with the config, a file or a model."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, AssetError) as error:
+        raise SystemExit(str(error)) from error
 
 
 def presets(name: str) -> list[str]:

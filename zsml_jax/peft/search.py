@@ -31,6 +31,7 @@ from zsml_jax.peft.method import LowRank, Method
 from zsml_jax.train import halving, sweep
 from zsml_jax.train.checkpoint import Checkpointer
 from zsml_jax.train.points import Point, Points
+from zsml_jax.train.shuffling import shuffled_batch
 from zsml_jax.train.state import init_state
 from zsml_jax.train.step import make_step
 from zsml_jax.train.study import Study
@@ -267,17 +268,13 @@ class _Trials:
         *,
         program: tuple[Method, bool],
     ) -> dict[str, PyTree]:
-        run, batch_size = state["run"], self.task.batch_size
-        count = len(jax.tree.leaves(train)[0])
-        epoch, position = jnp.divmod(run.step, count // batch_size)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), count)
-        rows = jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,))
+        run = state["run"]
 
         def loss(tree: PyTree, batch: PyTree, key: Key) -> tuple[Array, dict[str, Array]]:
             return self.task.loss(_of_point(tree["adapter"], numbers, program), params, batch, key), {}
 
         optimizer = self.task.optimizer(run.params["adapter"], numbers["learning_rate"])
-        run, _ = make_step(loss, optimizer)(run, jax.tree.map(lambda leaf: leaf[rows], train))
+        run, _ = make_step(loss, optimizer)(run, shuffled_batch(train, run.step, self.task.batch_size, key=key))
         return {**state, "run": run}
 
     def evaluate(
