@@ -22,7 +22,7 @@ class Tuning:
     """r of MoRe; its parameters are the budget that the ranks of the others must not exceed."""
     targets: tuple[str, ...] = ("query", "key", "value")
     """Dense layers that the adapters adapt; the paper's are these."""
-    learning_rates: tuple[float, ...] = (2e-4, 1e-3, 5e-3)
+    learning_rates: tuple[float, ...] = (2e-4, 1e-3, 5e-3, 2.5e-2)
     """The grid of every method, from which the validation split chooses one."""
     seeds: int = 3
     """Trials at the chosen rate, for each method."""
