@@ -2,6 +2,7 @@
 
     python -m experiments.more trec_fine
     python -m experiments.more smollm2_trec
+    python -m experiments.more trec_coarse --method-file runs/more_search/trec_coarse/ID/best.json
 
 Each method has the same grid of learning rates, from which the validation split chooses one; then it is trained at
 this rate with several seeds, whose accuracies on the test split are reported. The test split chooses nothing.
@@ -12,7 +13,7 @@ import numpy as np
 
 from experiments import more_classifier, more_instruction, more_report, runner
 from experiments.more_classifier import Classifier
-from experiments.more_config import Classification, Instruction, check
+from experiments.more_config import Classification, Instruction, check, resolve
 from experiments.more_instruction import Student
 from experiments.more_methods import contenders
 from zsml_jax import models
@@ -22,6 +23,7 @@ from zsml_jax.report import RunFolder
 def run(config: Classification | Instruction, folder: RunFolder) -> None:
     """Lets the methods compete, and reports."""
     with runner.refusals():
+        config = resolve(config)
         check(config)
     if isinstance(config, Instruction):
         instruct(config, folder)

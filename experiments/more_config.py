@@ -1,9 +1,10 @@
 """What the MoRe experiment can be told."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
-from zsml_jax import data
+from zsml_jax import data, peft
+from zsml_jax.peft.method_file import read_method
 
 #: The methods that are compared, as the report calls them.
 MethodName = Literal["MoRe", "LoRA", "DoRA", "full", "probe"]
@@ -22,6 +23,8 @@ class Tuning:
     """r of MoRe; its parameters are the budget that the ranks of the others must not exceed."""
     targets: tuple[str, ...] = ("query", "key", "value")
     """Dense layers that the adapters adapt; the paper's are these."""
+    method_file: str = ""
+    """What experiments.more_search chose; its blocks, rank, targets and learning rate take the place of those here."""
     learning_rates: tuple[float, ...] = (2e-4, 1e-3, 5e-3, 2.5e-2)
     """The grid of every method, from which the validation split chooses one."""
     seeds: int = 3
@@ -101,3 +104,22 @@ def check(config: Tuning) -> None:
         raise ValueError(f"prompt must have {{}} where the text stands, got {config.prompt!r}")
     if isinstance(config, Instruction) and "probe" in config.methods:
         raise ValueError("methods must leave out 'probe' for a language model, which has no head of the task to train")
+
+
+def resolve(config: Any) -> Any:
+    """Returns the config with what its ``method_file`` says.
+
+    Raises:
+      ValueError: if the file is not there, or holds something else than a MoRe of blocks, a rank and targets.
+    """
+    if not config.method_file:
+        return config
+    try:
+        found = read_method(config.method_file)
+    except FileNotFoundError as error:
+        raise ValueError(f"method_file must be a file of experiments.more_search, got {config.method_file}") from error
+    method: Any = found.method
+    sizes = {name: getattr(method, name, None) for name in ("blocks", "block_rank", "targets")}
+    if type(method) is not peft.MoRe or method != peft.MoRe(**sizes):
+        raise ValueError(f"method_file must hold a MoRe of blocks, block_rank and targets alone, got {method}")
+    return dataclasses.replace(config, **sizes, learning_rates=(found.learning_rate,))

@@ -23,7 +23,7 @@ def write(config: Any, folder: RunFolder, found: SearchResult, parts: Any) -> No
         "of the rows that chose it, so that they lean upwards; the test of a training run does not."
     )
     document.text(f"The best is {describe(found.best)}. To train it anew and test it:")
-    document.text(f"```sh\n{command(config, found.best)}\n```")
+    document.text(f"```sh\n{command(config, folder, found.best)}\n```")
     document.table(_front(found))
     shown = found.front[-_MOST:]
     points = {describe(entry): (entry.parameters, _measured(entry)) for entry in shown}
@@ -40,17 +40,13 @@ def describe(entry: Entry) -> str:
     return f"{sizes}, {'+'.join(method.targets)}, rate {entry.learning_rate:g}"
 
 
-def command(config: Any, entry: Entry) -> str:
+def command(config: Any, folder: RunFolder, entry: Entry) -> str:
     """Returns the command line of the experiment that trains and tests what was chosen."""
-    method: Any = entry.method
     options = {
+        "method-file": folder.path / "best.json",
+        "methods": "MoRe",
         "dataset": config.dataset,
         "model": config.model,
-        "methods": "MoRe",
-        "blocks": method.blocks,
-        "block-rank": method.block_rank,
-        "targets": " ".join(method.targets),
-        "learning-rates": f"{entry.learning_rate:g}",
         "steps": entry.steps,
         "batch-size": config.batch_size,
         "length": config.length,

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from experiments import more, more_classifier, more_instruction, more_methods, more_report, runner
-from experiments.more_config import Classification, Instruction
+from experiments.more_config import Classification, Instruction, resolve
 from tests.fetched import fetched
 from zsml_jax import models, peft
 from zsml_jax.models.initialise import initialise
 from zsml_jax.models.tokenizer_training import train_byte_bpe
+from zsml_jax.peft.method_file import write_method
 from zsml_jax.report import RunFolder
 from zsml_jax.train import fit, sweep
 from zsml_jax.train.points import grid
@@ -90,6 +91,26 @@ def test_the_budget_is_more_s_count_and_no_low_rank_method_exceeds_it():
     assert found["full"].parameters == sum(leaf.size for leaf in jax.tree.leaves(pretrained.params))
     assert found["probe"].parameters == 0
     assert {contender.head_parameters for contender in found.values()} == {16 * 3 + 3}
+
+
+def test_what_a_search_chose_takes_the_place_of_sizes_targets_and_grid(tmp_path):
+    path = tmp_path / "best.json"
+    write_method(path, peft.MoRe(blocks=2, block_rank=6, targets=["value"]), 3e-3, parameters=12)
+    got = resolve(Classification(method_file=str(path), steps=7))
+    assert (got.blocks, got.block_rank, got.targets, got.learning_rates) == (2, 6, ("value",), (3e-3,))
+    assert got.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [(None, "must be a file of"), (peft.LoRA(), "must hold a MoRe"), (peft.MoRe(alpha=2.0), "targets alone")],
+)
+def test_a_method_file_that_the_experiment_cannot_take_is_refused(tmp_path, method, message):
+    path = tmp_path / "best.json"
+    if method is not None:
+        write_method(path, method, 1e-3)
+    with pytest.raises(ValueError, match=message):
+        resolve(Classification(method_file=str(path)))
 
 
 @pytest.mark.slow

@@ -56,6 +56,8 @@ def test_a_search_reports_its_front_and_goes_on_where_it_was_killed(tmp_path, wi
     assert (folder.path / "front.png").stat().st_size > 1000
     best = read_method(folder.path / "best.json")
     assert isinstance(best.method, peft.MoRe) and best.found["parameters"] <= 300
+    command = report[report.index("experiments.more trec_coarse") :].splitlines()[0].split()
+    assert command[command.index("--method-file") + 1] == str(folder.path / "best.json")
     front = [json.loads(path.read_text()) for path in (folder.path / "front").iterdir()]
     assert max(one["found"]["validation_accuracy"][0] for one in front) == best.found["validation_accuracy"][0]
     assert set(without_test) == {"train", "validation[:500]"}
