@@ -75,6 +75,6 @@ def test_every_family_of_models_and_every_paper_that_their_code_names_has_an_ent
         assert zsml_jax.citation(model_type)
     named = re.compile(r"([A-Z]\w+)(?: et al\.,?| and [A-Z]\w+,?| & [A-Z]\w+,?|,)? \(?((?:19|20)\d\d)\b")
     package = Path(zsml_jax.__file__).parent
-    for path in [file for room in ("models", "train", "transform") for file in (package / room).rglob("*.py")]:
+    for path in [file for room in ("models", "peft", "train", "transform") for file in (package / room).rglob("*.py")]:
         for author, year in named.findall(path.read_text(encoding="utf-8")):
             assert any(key.startswith(f"{author.lower()}{year}") for key in keys), f"{path.name}: {author} {year}"
