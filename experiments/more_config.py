@@ -27,6 +27,8 @@ class Tuning:
     """What experiments.more_search chose; its blocks, rank, targets and learning rate take the place of those here."""
     learning_rates: tuple[float, ...] = (2e-4, 1e-3, 5e-3, 2.5e-2)
     """The grid of every method, from which the validation split chooses one."""
+    full_factor: float = 0.1
+    """Full fine-tuning trains the model at so many times these rates, as it diverges at those of adapters."""
     seeds: int = 3
     """Trials at the chosen rate, for each method."""
     steps: int = 100

@@ -76,7 +76,8 @@ def rules(config: Tuning, adapter: peft.Adapter, rate: Scalar, *, head_factor: f
         cosine = schedules.warmup_cosine(peak, steps=config.steps, warmup_steps=warmup)
         return optimizer.adamw(cosine, weight_decay=config.weight_decay)
 
-    return peft.optimizer_rules(adapter, adamw(rate), head=adamw(head_factor * rate))
+    factor = config.full_factor if isinstance(adapter.method, peft.FullFineTuning) else 1.0
+    return peft.optimizer_rules(adapter, adamw(factor * rate), head=adamw(head_factor * rate))
 
 
 def _largest(kind: type[peft.LoRA], config: Tuning, pretrained: Pretrained, budget: int) -> peft.LoRA:

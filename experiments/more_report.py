@@ -45,8 +45,8 @@ def write_classification(
         f"{config.model}, mean-pooled, with a linear head over {len(splits.test_set.class_names)} classes that every "
         f"method trains in full. {len(splits.train.labels):,} training, {len(splits.validation.labels):,} validation "
         f"and {len(splits.test.labels):,} test texts; {100 * splits.share_cut:.1f} % of them lose what comes after "
-        f"{config.length} tokens. {_recipe(config)} The head's rate is {config.head_factor:g} times the method's; the "
-        "probe, which has only the head, has the same grid times the same factor."
+        f"{config.length} tokens. {_recipe(config)} The head's rate is {config.head_factor:g} times that of the "
+        "grid for all methods, the probe included, which has only the head."
     )
     correct = _results(document, config, splits.test_set, methods, results, costs)
     groups = splits.test_set.groups
@@ -99,6 +99,7 @@ def loss_curves(folder: RunFolder) -> dict[str, dict[int, Any]]:
 def _recipe(config: Tuning) -> str:
     rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     seen = config.steps * config.batch_size
+    full = f" Full fine-tuning has {config.full_factor:g} times these rates for the model." * ("full" in config.methods)
     return (
         f"AdamW, {config.steps} steps of {config.batch_size} texts ({seen:,}), warm-up and half a cosine, the weights "
         f"of the last step. Every method chooses its learning rate from the same grid, {rates}, by the accuracy on the "
@@ -106,6 +107,7 @@ def _recipe(config: Tuning) -> str:
         "test split chooses nothing: no rate, no step and no method. The rank of LoRA and DoRA is the largest whose "
         f"parameters do not exceed those of MoRe with {config.blocks} blocks of rank {config.block_rank}; adapted are "
         f"{', '.join(config.targets)}. LoRA's and DoRA's alpha is twice the rank; MoRe has no scale, as published."
+        f"{full}"
     )
 
 
