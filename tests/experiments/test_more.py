@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from zsml_jax.models.initialise import initialise
 from zsml_jax.models.tokenizer_training import train_byte_bpe
 from zsml_jax.peft.method_file import write_method
 from zsml_jax.report import RunFolder
-from zsml_jax.train import fit, sweep
+from zsml_jax.train import fit, optimizer, sweep
 from zsml_jax.train.points import grid
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,6 +92,21 @@ def test_the_budget_is_more_s_count_and_no_low_rank_method_exceeds_it():
     assert found["full"].parameters == sum(leaf.size for leaf in jax.tree.leaves(pretrained.params))
     assert found["probe"].parameters == 0
     assert {contender.head_parameters for contender in found.values()} == {16 * 3 + 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "step"), [(peft.LoRA(targets=["query"], rank=2), 1e-2), (peft.FullFineTuning(), 1e-3)]
+)
+def test_full_fine_tuning_takes_smaller_steps_with_the_model_and_equal_ones_with_the_head(method, step):
+    config = Classification(steps=9, warmup_share=0, weight_decay=0, full_factor=0.1, head_factor=5)
+    head = {"kernel": jnp.ones((16, 3)), "bias": jnp.ones(3)}
+    params = {"adapter": peft.adapt(models.load(BERT), method, key=jax.random.key(0), head=head)}
+    adamw = optimizer.by_path(more_methods.rules(config, params["adapter"], 1e-2, head_factor=5)[:-1])
+    moved, _ = adamw.update(jax.tree.map(jnp.ones_like, params), adamw.init(params), params)
+    trained = jax.tree.leaves((moved["adapter"].arrays, moved["adapter"].weights))
+    # Adam's first step is its rate, whatever the gradient's size.
+    assert max(float(jnp.abs(leaf).max()) for leaf in trained) == pytest.approx(step, rel=1e-3)
+    assert float(moved["adapter"].head["bias"][0]) == pytest.approx(-5e-2, rel=1e-3)
 
 
 def test_what_a_search_chose_takes_the_place_of_sizes_targets_and_grid(tmp_path):
