@@ -1,9 +1,11 @@
-"""TREC questions, 6 kinds of answer, with MiniLM: five methods, each with three rates and three seeds.
+"""TREC questions, 6 kinds of answer, with MiniLM: five methods, each with four rates and three seeds.
 
     python -m experiments.more trec_coarse
 
-About 13 minutes on two quiet cores, as for trec_fine, of which it has the questions and the steps; it has not been run
-yet, so that there is no figure to expect. No paper reports MoRe on TREC.
+25 minutes on two cores that other work shared, 2026-11-21. Expect test accuracies of 93.0 % [91.8, 94.2] for full
+fine-tuning, 91.7 [90.8, 92.6] LoRA, 91.4 [90.1, 92.7] DoRA, 90.7 [89.1, 92.2] MoRe and 80.8
+[79.3, 82.4] the probe (t intervals over three seeds) after one pass over the 3,249 training questions: full fine-tuning
+wins with 410 times the parameters, and MoRe is a point behind LoRA. No paper reports MoRe on TREC.
 """
 
 from experiments.more_config import Classification
