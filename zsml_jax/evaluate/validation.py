@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zsml_jax.typing import AnyArray, Array
+from zsml_jax.typing import AnyArray, Array, Scalar
 
 #: How far from one a row of class probabilities may sum: bfloat16 softmax outputs stay inside.
 SUM_TOLERANCE = 1e-2
 
 
-def is_traced(*arrays: AnyArray) -> bool:
+def is_traced(*arrays: AnyArray | Scalar) -> bool:
     """Whether any of the arrays is a tracer, whose values cannot be read."""
     return any(isinstance(a, jax.core.Tracer) for a in arrays)
 
