@@ -92,7 +92,7 @@ def test_the_tail_of_many_draws_is_never_below_the_exact_one(count):
     for errors in (0.04 * count, 0.047 * count, 0.049 * count, 0.06 * count):
         exact = scipy.stats.binom.cdf(int(errors), count, 0.05)
         ours = float(thresholds.binomial_tail(jnp.float32(int(errors)), jnp.float32(count), jnp.float32(0.05)))
-        assert ours >= exact * (1 - 1e-2)
+        assert ours >= exact * (1 - 1e-2) - 1e-38
 
 
 def test_the_bound_is_the_clopper_pearson_bound():
@@ -105,25 +105,25 @@ def test_the_bound_is_the_clopper_pearson_bound():
 
 
 def test_certified_thresholds_exceed_the_error_as_seldom_as_they_say_and_the_papers_rule_does_not():
-    """400 simulations, vmapped: the true error above t is known, since correctness is drawn with a known probability."""
+    """200 vmapped simulations; correctness is drawn with a known probability, so that the error above t is known."""
 
     def one(key, method):
         keys = jax.random.split(key, 3)
-        scores = jax.random.uniform(keys[0], (600,))
-        predicted = jax.random.randint(keys[1], (600,), 0, 2)
-        correct = jax.random.uniform(keys[2], (600,)) < 1 - 0.3 * (1 - scores)
+        scores = jax.random.uniform(keys[0], (400,))
+        predicted = jax.random.randint(keys[1], (400,), 0, 2)
+        correct = jax.random.uniform(keys[2], (400,)) < 1 - 0.3 * (1 - scores)
         found = thresholds.estimate(scores, predicted, correct, error=0.1, n_classes=2, method=method, failure=0.2)
         # The mean of 0.3 (1 - s) above t.
         return jnp.any(0.15 * (1 - found.values) > 0.1) & jnp.isfinite(found.values).any(), found.values
 
     violated = {}
     for method in ("certified", "sigma", "none"):
-        keys = jax.random.split(jax.random.key(0), 400)
+        keys = jax.random.split(jax.random.key(0), 200)
         over, values = jax.jit(jax.vmap(lambda key, method=method: one(key, method)))(keys)
         violated[method] = float(over.mean())
         assert np.isfinite(values).mean() > 0.5
-    # Three standard deviations of a share of 0.2 over 400 simulations are 0.06.
-    assert violated["certified"] <= 0.2 + 0.06
+    # Three standard deviations of a share of 0.2 over 200 simulations are 0.085.
+    assert violated["certified"] <= 0.2 + 0.085
     assert violated["none"] > 0.5
 
 

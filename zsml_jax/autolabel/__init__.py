@@ -6,9 +6,9 @@ Start with :func:`zsml_jax.autolabel.tbal.run`::
     result = tbal.run(features, tbal.Oracle(labels), config, key=jax.random.key(0))
     result.auto_labels, result.auto_mask, result.coverage, result.thresholds, result.audit(config)
 
-:mod:`.thresholds` says above which score a label may stand, :mod:`.confidence` holds the scores, Colander among them, and
-:mod:`.queries` what to ask next; :mod:`.baselines` are what it all is compared with. Confidence functions see what a
-classifier says and never a label, so that none can leak into a decision.
+:mod:`.thresholds` says above which score a label may stand, :mod:`.confidence` holds the scores, Colander among them,
+and :mod:`.queries` says what to ask next; :mod:`.baselines` are what it all is compared with. Confidence functions see
+what a classifier says and never a label, so that none can leak into a decision.
 """
 
 from zsml_jax.autolabel import baselines, confidence, objectives, queries, tbal, thresholds, training

@@ -48,7 +48,7 @@ class _Mlp:
 
 
 def mlp(d: int, widths: tuple[int, ...], k: int, *, activation: str = "tanh") -> Classifier:
-    """Returns a multilayer perceptron; without widths it is a linear classifier, whose hidden activations are its input.
+    """Returns a multilayer perceptron; without widths a linear classifier, whose hidden activations are its input.
 
     >>> classifier = mlp(2, (3,), 4)
     >>> classifier.apply(classifier.init(jax.random.key(0)), jnp.ones((5, 2))).logits.shape

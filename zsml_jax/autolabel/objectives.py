@@ -17,7 +17,7 @@ def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Floa
 
 
 def squentropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, " b"]:
-    """Returns cross-entropy plus the mean square of the wrong classes' logits (Hui, Belkin and Wright, 2023, section 2).
+    """Returns cross-entropy plus the mean square of the wrong logits (Hui, Belkin and Wright, 2023, section 2).
 
     >>> round(float(squentropy(jnp.array([[0.0, 3.0, 4.0]]), jnp.array([0]))[0] - jnp.log(1 + jnp.e**3 + jnp.e**4)), 3)
     12.5

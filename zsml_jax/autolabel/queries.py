@@ -26,10 +26,10 @@ def select(
 ) -> tuple[Int[Array, " count"], Bool[Array, " count"]]:
     """Returns the points to ask for, and which of them are there: fewer are available at the end.
 
-    ``random`` draws uniformly. ``margin_random`` draws uniformly among the ``widening * count`` points with the smallest
-    difference of the two largest softmax probabilities (Vishwakarma et al., 2024, algorithm 1). ``entropy`` takes the
-    largest entropies of the softmax. ``coreset`` takes the point that is farthest from all labelled or taken ones in the
-    hidden activations, again and again (Sener and Savarese, 2018, algorithm 1).
+    ``random`` draws uniformly. ``margin_random`` draws uniformly among the ``widening * count`` points with the
+    smallest difference of the two largest softmax probabilities (Vishwakarma et al., 2024, algorithm 1). ``entropy``
+    takes the largest entropies of the softmax. ``coreset`` takes the point that is farthest from all labelled or taken
+    ones in the hidden activations, again and again (Sener and Savarese, 2018, algorithm 1).
 
     Args:
       strategy: one of the four.

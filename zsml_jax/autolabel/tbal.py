@@ -2,11 +2,11 @@ r"""Threshold-based auto-labelling: a classifier labels what it is sure of, and 
 
 Vishwakarma, Lin, Sala and Vinayak, "Promises and Pitfalls of Threshold-based Auto-labeling", NeurIPS 2023, algorithm 1,
 and "Pearls from Pebbles", NeurIPS 2024, algorithm 1. A round trains a classifier on all labels bought so far, fits a
-confidence function, estimates a threshold for each class, labels the points above it, takes them and the labelled points
-above it out of the game, and says which points to ask about next.
+confidence function, estimates a threshold for each class, labels the points above it, takes them and the labelled
+points above it out of the game, and says which points to ask about next.
 
-:func:`run` does all of it with an :class:`.Oracle`. Underneath is a state machine of pure functions, for a human oracle, a
-study or a job that is killed now and then::
+:func:`run` does all of it with an :class:`.Oracle`. Underneath is a state machine of pure functions, for a human
+oracle, a study or a job that is killed now and then::
 
     state = start(features, config, key=key)
     while not finished(state, config):
@@ -17,6 +17,7 @@ study or a job that is killed now and then::
 The state is a pytree and knows of a label only what it was told.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -389,7 +390,7 @@ def _parts(state: TBALState, config: Config, key: Key) -> tuple[training.Held, t
         return held(jnp.ones_like(early)), held(early), held(~early)
     ends = np.cumsum([0, roles.selection, roles.calibration, roles.threshold])
     selection, calibration, threshold = (
-        training.Held(state.held[a:b], labels[a:b], weights[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)
+        training.Held(state.held[a:b], labels[a:b], weights[a:b]) for a, b in itertools.pairwise(ends)
     )
     if config.fresh:
         turn = jnp.arange(roles.threshold) % config.looks

@@ -11,13 +11,13 @@ smallest candidate t that is admissible, infinity if none is. With ``error`` as 
 * ``certified``: it and all stricter candidates reject "the error above t exceeds epsilon" at level
   :math:`\delta / (\text{classes} \cdot \text{looks})`, by the exact binomial (Clopper-Pearson) test.
 
-The first three guarantee nothing: the deviation of ``sigma`` does not shrink with n and is zero where no error was seen,
-and the smallest of many candidates is taken without a correction. Fixed-sequence testing (Angelopoulos et al., "Learn
-then Test", 2021, section 2.4) goes from the strictest threshold down and stops at the first failure, so that it pays for
-one test and not for all candidates; classes and looks are paid for by a union bound. With candidates that were fixed
-before the labels were seen, such as scores of unlabelled points, the certified error of every class is then at most
-epsilon with probability :math:`1 - \delta`. With the scores of the labelled points themselves as candidates, which is
-the default, the same holds where the error does not fall as the threshold falls.
+The first three guarantee nothing: the deviation of ``sigma`` does not shrink with n and is zero where no error was
+seen, and the smallest of many candidates is taken without a correction. Fixed-sequence testing (Angelopoulos et al.,
+"Learn then Test", 2021, section 2.4) goes from the strictest threshold down and stops at the first failure, so that it
+pays for one test and not for all candidates; classes and looks are paid for by a union bound. With candidates that were
+fixed before the labels were seen, such as scores of unlabelled points, the certified error of every class is then at
+most epsilon with probability :math:`1 - \delta`. With the scores of the labelled points themselves as candidates, which
+is the default, the same holds where the error does not fall as the threshold falls.
 """
 
 from typing import Literal, NamedTuple, get_args

@@ -183,7 +183,9 @@ class _Carry(NamedTuple):
 def _optimizer(training: Training) -> Any:
     """SGD up to the learning rate, which steps multiply later; updates point downhill."""
     descent = optax.chain(
-        optax.add_decayed_weights(training.weight_decay), optax.trace(training.momentum), optax.scale(-1.0)
+        optax.add_decayed_weights(jnp.asarray(training.weight_decay)),
+        optax.trace(jnp.asarray(training.momentum)),
+        optax.scale(-1.0),
     )
     if training.objective != "fmfp":
         return optax.with_extra_args_support(descent)

@@ -3,8 +3,8 @@
 Each is a small dataclass with ``fit(outputs, labels, weights=, key=)`` and ``score(fitted, outputs)``, both pure
 (:class:`Confidence`). Scoring sees a classifier's outputs and nothing else, so that no label can leak into a decision.
 :class:`Softmax`, :class:`Margin` and :class:`Energy` need no fit; :class:`TemperatureScaling`, :class:`VectorScaling`,
-:class:`Dirichlet` and :class:`AdaptiveTemperature` scale logits; :class:`TopLabelHistogram`, :class:`ScalingBinning` and
-:class:`Isotonic` count; :class:`Colander` is trained to label as much as it can.
+:class:`Dirichlet` and :class:`AdaptiveTemperature` scale logits; :class:`TopLabelHistogram`, :class:`ScalingBinning`
+and :class:`Isotonic` count; :class:`Colander` is trained to label as much as it can.
 """
 
 from zsml_jax.autolabel.confidence.adaptive_temperature import AdaptiveTemperature

@@ -1,12 +1,13 @@
 """Confidence at a temperature of each point's own.
 
-Parameterized temperature scaling (Tomani, Cremers and Buettner, 2022): a small network reads a point's largest logits and
-says its temperature, so that the predicted classes stay as they are. The Colander paper's "AdaTS" (Joy et al., 2023) is of
-the same form with a variational autoencoder in the network's place; the released code holds neither.
+Parameterized temperature scaling (Tomani, Cremers and Buettner, 2022): a small network reads a point's largest logits
+and says its temperature, so that the predicted classes stay as they are. The Colander paper's "AdaTS" (Joy et al.,
+2023) is of the same form with a variational autoencoder in the network's place; the released code holds neither.
 """
 
 import dataclasses
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -53,8 +54,8 @@ class TemperatureNet(NamedTuple):
 class AdaptiveTemperature:
     """The softmax at a temperature that a network reads off the sorted logits.
 
-    It begins at the one temperature of :class:`.TemperatureScaling` and lowers the negative log-likelihood by full-batch
-    Adam.
+    It begins at the one temperature of :class:`.TemperatureScaling` and lowers the negative log-likelihood by Adam, on
+    all points at once.
 
     Attributes:
       learning_rate: of Adam, under a cosine decay.
@@ -82,7 +83,7 @@ class AdaptiveTemperature:
         sizes = [x.shape[1], *self.widths, 1]
         layers = [
             (jax.random.normal(jax.random.fold_in(key, i), (a, b)) * (a**-0.5 if b > 1 else 0.0), jnp.zeros(b))
-            for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+            for i, (a, b) in enumerate(itertools.pairwise(sizes))
         ]
         net = lambda layers: TemperatureNet(layers, scale, mean, deviation)
 

@@ -1,8 +1,8 @@
 r"""Colander: a confidence function that is trained for auto-labelling.
 
-Vishwakarma, Chen, Namburi, Tay, Vinayak and Sala, "Pearls from Pebbles: Improved Confidence Functions for Auto-labeling",
-NeurIPS 2024, problem (P3). With :math:`S_i = \sigma(\alpha (g(x_i)[\hat y_i] - t_{\hat y_i}))`, the network g and the
-thresholds t are trained together to label much and err little,
+Vishwakarma, Chen, Namburi, Tay, Vinayak and Sala, "Pearls from Pebbles: Improved Confidence Functions for
+Auto-labeling", NeurIPS 2024, problem (P3). With :math:`S_i = \sigma(\alpha (g(x_i)[\hat y_i] - t_{\hat y_i}))`, the
+network g and the thresholds t are trained together to label much and err little,
 
 .. math:: \min_{g, t} \; -\tilde P + \lambda \tilde E, \quad
           \tilde P = \frac1n \sum_i S_i, \quad
@@ -12,8 +12,8 @@ and t is then thrown away: :func:`zsml_jax.autolabel.thresholds.estimate` makes 
 has one hidden layer of twice its input's width, :math:`W_2 \tanh(W_1 z)`, and reads the logits and the activations
 before them.
 
-:meth:`Colander.paper` is the method as the paper states it: random weights, probabilities, one :math:`\alpha` of at most
-1, minibatches, weight decay in the gradient. Probabilities and thresholds lie in [0, 1], so that S then is nearly
+:meth:`Colander.paper` is the method as the paper states it: random weights, probabilities, one :math:`\alpha` of at
+most 1, minibatches, weight decay in the gradient. Probabilities and thresholds lie in [0, 1], so that S then is nearly
 constant and :math:`\tilde E` nearly the classifier's error. The default is a repaired form: the network adds to the
 classifier's logits and begins at zero, so that step 0 is the softmax; S is taken of log-odds in units of their standard
 deviation; :math:`\alpha` grows; gradients are of all points; and the step is chosen on points that were held out of the
@@ -22,7 +22,7 @@ training, none of which estimates a threshold.
 
 import dataclasses
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -157,13 +157,14 @@ class Colander:
         def step(i: Array, carry: tuple) -> tuple:
             net, state = carry
             batch = rows if size == n else shuffled_batch(rows, i, size, key=order_key)
-            alpha = self.alpha * (self.last_alpha / self.alpha) ** (i / total)
+            alpha = jnp.asarray(self.alpha) * (jnp.asarray(self.last_alpha) / self.alpha) ** (i / total)
             gradient = jax.grad(lambda part: self._loss(net, part, batch, alpha / spread))(_trained(net))
             part = _trained(net)
             shrink = {"first": self.weight_decay, "second": self.weight_decay, "thresholds": 0.0}
             if not self.decoupled:
                 gradient = {name: g + shrink[name] * part[name] for name, g in gradient.items()}
-            direction, state = adam.update(gradient, state)
+            update: tuple[Any, Any] = adam.update(gradient, state)
+            direction, state = update
             if self.decoupled:
                 direction = {name: d + shrink[name] * part[name] for name, d in direction.items()}
             moved = {name: part[name] - self.learning_rate * decay(i) * d for name, d in direction.items()}

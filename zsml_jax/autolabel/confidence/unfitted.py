@@ -79,7 +79,8 @@ class Energy:
         True
         """
         del fitted
-        return self.temperature * jax.nn.logsumexp(outputs.logits / self.temperature, axis=1)
+        temperature = jnp.asarray(self.temperature)
+        return temperature * jax.nn.logsumexp(outputs.logits / temperature, axis=1)
 
 
 def probability_margin(logits: Float[Array, "n k"]) -> Float[Array, " n"]:
