@@ -131,8 +131,8 @@ def tell_cells(
         f"(checkpoint, calibration, thresholds, audit: {', '.join(map(str, config.roles))}"
         f"{', reused as in the paper' if config.reuse else ', disjoint'}); {config.budget} more are asked for. "
         f"Thresholds are {config.method}{', one for all classes' if config.shared else ''}, epsilon is "
-        f"{config.main_error:g}. Brackets are 95 % t intervals over {config.seeds} independent seeds. A violation is a run whose auto-labels "
-        "err more often than epsilon."
+        f"{config.main_error:g}. Brackets are 95 % t intervals over {config.seeds} independent seeds. A "
+        "violation is a run whose auto-labels err more often than epsilon."
     )
     columns = [Column("coverage", percent=True), Column("error", percent=True, digits=2)]
     columns += [Column("violations", percent=True, digits=0)]
@@ -229,7 +229,7 @@ def _tell_alarm(
     document.text(
         f"Leak alarm: with {objective}, {', '.join(alarms)} labels more points rightly than a score that knows them."
         if alarms
-        else f"No leak alarm: with {objective}, nothing labels more points rightly than the score that knows them."
+        else f"No leak alarm: with {objective}, nothing labels more points rightly than that score."
     )
 
 

@@ -128,7 +128,7 @@ def test_other_numbers_do_not_retrace(finished_run):
 
 
 def test_the_papers_reuse_divides_all_labelled_points_anew_each_round():
-    x, labels = pool()
+    x, _ = pool()
     config = CONFIG.as_in_the_papers()
     state = tbal._tell(tbal.start(x, config, key=KEY), jnp.zeros(config.roles.total + 12, jnp.int32))
     state = state._replace(labels=state.labels.at[state.held[:30]].set(0))

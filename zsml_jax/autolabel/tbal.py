@@ -168,8 +168,15 @@ def run(
     return state
 
 
-def start(features: PyTree, config: Config, *, key: Key) -> TBALState:
+def start(features: PyTree, config: Config, *, key: Key, labelled: Bool[AnyArray, " n"] | None = None) -> TBALState:
     """Draws the points with roles and the seed, and asks for their labels.
+
+    Args:
+      features: all points, arrays of n rows.
+      config: the settings.
+      key: the random key.
+      labelled: points whose labels are at hand already, ``(n,)``, to be drawn first. Only if they were chosen at random
+        do thresholds and the audit hold for the other points.
 
     Raises:
       ValueError: as :func:`run`.
@@ -186,7 +193,9 @@ def start(features: PyTree, config: Config, *, key: Key) -> TBALState:
             bad = ~np.isfinite(np.asarray(leaf)).reshape(len(leaf), -1).all(axis=1)
             if bad.any():
                 raise ValueError(f"features must be finite; row {int(bad.argmax())} is not")
-    return _start(features, config, key)
+    if labelled is not None and np.shape(labelled) != (n,):
+        raise ValueError(f"labelled must have shape ({n},), got {np.shape(labelled)}")
+    return _start(features, config, key, jnp.zeros(n, bool) if labelled is None else jnp.asarray(labelled, bool))
 
 
 def wanted(state: TBALState) -> Int[np.ndarray, " m"]:
@@ -251,10 +260,10 @@ def simulate(features: PyTree, labels: Int[AnyArray, " n"], config: Config, *, k
 
 
 @jax.jit
-def _start(features: PyTree, config: Config, key: Key) -> TBALState:
+def _start(features: PyTree, config: Config, key: Key, labelled: Array) -> TBALState:
     n, roles, k = len(jax.tree.leaves(features)[0]), config.roles, config.n_classes
     draw_key, key = jax.random.split(key)
-    order = jax.random.permutation(draw_key, n).astype(jnp.int32)
+    order = jnp.argsort(jax.random.uniform(draw_key, (n,)) - labelled).astype(jnp.int32)
     asked = jnp.full(max(roles.total + config.seed, config.batch), -1, jnp.int32)
     few = jax.tree.map(lambda x: x[: roles.calibration], features)
 

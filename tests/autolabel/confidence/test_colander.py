@@ -1,4 +1,4 @@
-"""Colander's objective by a loop over points, its start at the softmax, and what the released code's leak looks like."""
+"""Colander's objective by a loop over points, its start at the softmax, and what the released leak looks like."""
 
 import dataclasses
 

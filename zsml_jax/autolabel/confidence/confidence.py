@@ -1,6 +1,6 @@
 """What a confidence function is: fitted on labelled points, then a score of any points, without labels."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -9,6 +9,7 @@ from zsml_jax.autolabel.outputs import Outputs
 from zsml_jax.typing import Array, Key
 
 
+@runtime_checkable
 class Confidence(Protocol):
     """How sure one may be of predictions, as a pair of pure functions.
 
