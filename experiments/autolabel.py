@@ -155,8 +155,8 @@ def check(job: Job, n: int) -> None:
     needed = fewest * (len(job.classes) if job.per_class else 1)
     if job.threshold_points < needed:
         raise ValueError(
-            f"threshold_points must be at least {needed} to certify an error of {job.error:g} in {job.rounds} rounds "
-            f"even without any mistake, got {job.threshold_points}; more labels, a larger --error or fewer --rounds would do"
+            f"threshold_points must be at least {needed} to certify an error of {job.error:g} in {job.rounds} rounds, "
+            f"got {job.threshold_points}; more labels, a larger --error or fewer --rounds would do"
         )
     wanted = sum((job.checkpoint_points, job.calibration_points, job.threshold_points, job.audit_points))
     wanted += job.seed_points + (job.rounds - 1) * job.batch_points
