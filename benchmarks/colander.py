@@ -4,10 +4,10 @@
 
 The job is a whole run of threshold-based auto-labelling on scikit-learn's digits for each of 5 seeds and 12 settings
 of Colander (two penalties, three steepnesses, two learning rates): in every round an MLP is trained from scratch by
-SGD, Colander is fitted by Adam on minibatches with the paper's objective, thresholds are estimated by the paper's rule,
-and points are labelled and asked for. The peer does it as the released code does, one run after the other, one minibatch
-after the other. Each of its runs costs the same, so a few are timed and scaled to 60. Both do the same number of epochs
-of the same batch sizes; they draw different numbers.
+SGD, Colander is fitted by Adam on minibatches with the paper's objective, thresholds are estimated by the paper's
+rule, and points are labelled and asked for. The peer does it as the released code does, one run after the other, one
+minibatch after the other. Each of its runs costs the same, so a few are timed and scaled to 60. Both do the same
+number of epochs of the same batch sizes; they draw different numbers.
 """
 
 import argparse

@@ -207,10 +207,10 @@ def settings(job: Job, d: int) -> Config:
 
 def ask(job: Job, points: autolabel_files.Points, rows: Sequence[int]) -> None:
     """Writes the questions, in a random order, so that nobody can tell which of them have which role."""
-    rows = np.random.default_rng(job.seed).permutation(rows)
+    order = np.random.default_rng(job.seed).permutation(rows)
     text = lambda row: [] if points.texts is None else [points.texts[row]]
     columns = ["id", "label", *([] if points.texts is None else ["text"])]
-    autolabel_files.write(job.out / "to_label.csv", columns, [[points.ids[row], "", *text(row)] for row in rows])
+    autolabel_files.write(job.out / "to_label.csv", columns, [[points.ids[row], "", *text(row)] for row in order])
 
 
 def finish(

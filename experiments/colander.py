@@ -40,7 +40,7 @@ def run(config: Cells | UnitBall, folder: RunFolder) -> None:
         check(config)
         problem = colander_problems.load(config)
         tbal.start(problem.features, settings(config, problem, "cross_entropy", "Softmax"), key=jax.random.key(0))
-    cells = {
+    cells: dict[tuple[str, str], Any] = {
         (objective, name): folder.cached(
             f"{objective}, {name}", functools.partial(cell, config, problem, objective, name)
         )

@@ -13,8 +13,9 @@
 # %% [markdown]
 # # Labels for most, questions about the rest
 #
-# A pool of handwritten digits has no labels. A human labels some, a classifier labels what it is sure of, and a threshold
-# for its confidence keeps the error of these auto-labels small. This takes about two minutes on two CPU cores.
+# A pool of handwritten digits has no labels. A human labels some, a classifier labels what it is sure of, and a
+# threshold for its confidence keeps the error of these auto-labels small. This takes about two minutes on two CPU
+# cores.
 #
 # Run it inside of a checkout (in Colab, clone the repository first), which the next cell installs if need be.
 
@@ -41,9 +42,9 @@ from zsml_jax.report import plot
 
 # %% [markdown]
 # ## What may be spent
-# Labels have roles: some train the classifier, some choose its checkpoint, some fit the confidence, some set thresholds,
-# and some do nothing before the end, where they audit the result. The oracle hands out the labels that are asked for and
-# counts them; nothing else sees a label.
+# Labels have roles: some train the classifier, some choose its checkpoint, some fit the confidence, some set
+# thresholds, and some do nothing before the end, where they audit the result. The oracle hands out the labels that are
+# asked for and counts them; nothing else sees a label.
 
 # %%
 digits = data.load("digits")
@@ -94,8 +95,8 @@ runs = jax.jit(jax.vmap(jax.vmap(outcome, in_axes=(None, 0)), in_axes=(0, None))
 coverage, wrong = runs(errors, jax.random.split(jax.random.key(1), 8))
 for row, error in enumerate(errors):
     print(
-        f"allowed {100 * error:.0f} %: covered {100 * coverage[row].mean():.0f} %, error {100 * wrong[row].mean():.1f} %, "
-        f"{int((wrong[row] > error).sum())} of 8 runs above what was allowed"
+        f"allowed {100 * error:.0f} %: covered {100 * coverage[row].mean():.0f} %, "
+        f"error {100 * wrong[row].mean():.1f} %, {int((wrong[row] > error).sum())} of 8 runs above what was allowed"
     )
 band = lambda v: plot.Band(*(100 * np.stack([v.mean(1), v.min(1), v.max(1)])))
 plot.lines(
@@ -104,9 +105,9 @@ plot.lines(
 
 # %% [markdown]
 # ## Confidence that is trained for the job
-# Colander trains a small network so that much is covered and little of it is wrong. It begins at the softmax and keeps a
-# step only if points that it was not trained on say so. Published figures of Colander come from code that read the true
-# labels; the docs tell what is left of them.
+# Colander trains a small network so that much is covered and little of it is wrong. It begins at the softmax and keeps
+# a step only if points that it was not trained on say so. Published figures of Colander come from code that read the
+# true labels; the docs tell what is left of them.
 
 # %%
 colander = dataclasses.replace(config, confidence=confidence.Colander(epochs=100))
