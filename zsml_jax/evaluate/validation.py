@@ -37,7 +37,9 @@ def check_indices(indices: AnyArray, n: int, k: int | None, name: str) -> None:
         raise ValueError(f"{name} must hold integers, got dtype {jnp.result_type(indices)}")
     if is_traced(indices):
         return
-    low, high = int(np.min(indices)), int(np.max(indices))
+    # By numpy, since JAX would trace it where something else is traced.
+    values = np.asarray(indices)
+    low, high = int(values.min()), int(values.max())
     if low < 0:
         raise ValueError(f"{name} must not be negative, got {low}")
     if k is not None and high >= k:
