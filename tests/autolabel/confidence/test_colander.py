@@ -62,7 +62,7 @@ def test_it_learns_a_confidence_that_the_softmax_cannot_have():
     hidden = np.stack([2.0 * right - 1 + 0.5 * rng.normal(size=1200), rng.normal(size=1200)], axis=1)
     outputs, labels = Outputs(logits, jnp.asarray(hidden, jnp.float32)), jnp.asarray(labels)
     part = lambda rows: outputs.take(jnp.arange(1200)[rows])
-    function = Colander(epochs=60, checks=4)
+    function = Colander(epochs=300, checks=6)
     net = function.fit(part(slice(0, 400)), labels[:400], weights=jnp.ones(400), key=KEY)
     coverage = {}
     for name, score in {
