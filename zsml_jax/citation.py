@@ -86,6 +86,19 @@ _CITES = {
     "successive_halving": ["jamieson2016halving"],
     "asha": ["li2020asha", "jamieson2016halving"],
     "population_based_training": ["jaderberg2017pbt"],
+    "softmax_confidence": ["hendrycks2017baseline"],
+    "energy": ["liu2020energy"],
+    "dirichlet_calibration": ["kull2019dirichlet"],
+    "adaptive_temperature": ["tomani2022parameterized"],
+    "top_label_histogram": ["gupta2022toplabel"],
+    "scaling_binning": ["kumar2019verified", "platt1999probabilistic"],
+    "isotonic": ["zadrozny2002isotonic"],
+    "squentropy": ["hui2023squentropy"],
+    "crl": ["moon2020crl"],
+    "fmfp": ["zhu2022fmfp", "foret2021sam"],
+    "mixup": ["zhang2018mixup"],
+    "learn_then_test": ["angelopoulos2021ltt", "clopper1934binomial"],
+    "coreset": ["sener2018coreset"],
 }
 
 

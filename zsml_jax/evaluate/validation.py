@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zsml_jax.typing import AnyArray, Array
+from zsml_jax.typing import AnyArray, Array, Scalar
 
 #: How far from one a row of class probabilities may sum: bfloat16 softmax outputs stay inside.
 SUM_TOLERANCE = 1e-2
 
 
-def is_traced(*arrays: AnyArray) -> bool:
+def is_traced(*arrays: AnyArray | Scalar) -> bool:
     """Whether any of the arrays is a tracer, whose values cannot be read."""
     return any(isinstance(a, jax.core.Tracer) for a in arrays)
 
@@ -37,7 +37,9 @@ def check_indices(indices: AnyArray, n: int, k: int | None, name: str) -> None:
         raise ValueError(f"{name} must hold integers, got dtype {jnp.result_type(indices)}")
     if is_traced(indices):
         return
-    low, high = int(np.min(indices)), int(np.max(indices))
+    # By numpy, since JAX would trace it where something else is traced.
+    values = np.asarray(indices)
+    low, high = int(values.min()), int(values.max())
     if low < 0:
         raise ValueError(f"{name} must not be negative, got {low}")
     if k is not None and high >= k:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.evaluate import score_checks
 from zsml_jax.typing import AnyArray, Array
-from zsml_jax.zeroshot import otter, validation
+from zsml_jax.zeroshot import otter
 
 
 class HierarchicalOutput(NamedTuple):
@@ -66,9 +67,9 @@ def solve(
     Raises:
       ValueError: as :func:`.otter.solve`, or if a superclass number is missing.
     """
-    validation.check_log_probs(log_probs)
+    score_checks.check_log_probs(log_probs)
     k = np.shape(log_probs)[1]
-    validation.check_label_distribution(label_distribution, k)
+    score_checks.check_label_distribution(label_distribution, k)
     parents = np.asarray(superclass_of)
     s = int(parents.max(initial=-1)) + 1
     if parents.shape != (k,) or sorted(set(parents.tolist())) != list(range(s)):

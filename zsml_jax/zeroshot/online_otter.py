@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.evaluate import score_checks
 from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot import validation
 from zsml_jax.zeroshot.transport import semidual
 from zsml_jax.zeroshot.transport.marginals import Near
 
@@ -58,7 +58,7 @@ def init(label_distribution: Float[AnyArray, " k"], *, window: int = 4096) -> On
       ValueError: if it is not a distribution, or ``window`` is not positive.
     """
     k = np.size(label_distribution)
-    validation.check_label_distribution(label_distribution, k)
+    score_checks.check_label_distribution(label_distribution, k)
     if window < 1:
         raise ValueError(f"window must be positive, got {window}")
     nu = jnp.asarray(label_distribution, jnp.result_type(float))
@@ -96,9 +96,9 @@ def update(
     Raises:
       ValueError: on NaN or +inf scores, shapes that do not fit, or a temperature that is not positive.
     """
-    log_probs = validation.checked_log_probs(log_probs)
+    log_probs = score_checks.checked_log_probs(log_probs)
     b, k = log_probs.shape
-    validation.check_label_distribution(label_distribution, k)
+    score_checks.check_label_distribution(label_distribution, k)
     if not isinstance(epsilon, jax.core.Tracer) and not float(epsilon) > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if state.dual.shape != (k,):

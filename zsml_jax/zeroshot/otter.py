@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.evaluate import score_checks
 from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot import validation
 from zsml_jax.zeroshot.transport import chunked_semidual, exact, semidual
 from zsml_jax.zeroshot.transport.marginals import Between, Exactly, Marginal, Near, as_marginal
 from zsml_jax.zeroshot.transport.row_chunks import ChunkSource, RowChunks
@@ -106,9 +106,9 @@ def solve(
         raise ValueError(f"log_probs must have shape (n, k) with n >= 1 and k >= 1, got shape {np.shape(log_probs)}")
     marginal = _checked(label_distribution, epsilon, log_probs.shape[1])
     if not _is_zero(epsilon):
-        log_probs = validation.checked_log_probs(log_probs)
+        log_probs = score_checks.checked_log_probs(log_probs)
         dtype = log_probs.dtype
-        weights = validation.checked_sample_weights(sample_weights, log_probs.shape[0], dtype)
+        weights = score_checks.checked_sample_weights(sample_weights, log_probs.shape[0], dtype)
         first = None if initial_dual is None else _finite(jnp.asarray(initial_dual, dtype))
         marginal, epsilon = marginal.astype(dtype), jnp.asarray(epsilon, dtype)
         solution = semidual.solve(

@@ -14,16 +14,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot.newton import minimize
-from zsml_jax.zeroshot.transport import semidual
-from zsml_jax.zeroshot.transport.marginals import Exactly
-from zsml_jax.zeroshot.validation import (
+from zsml_jax.evaluate.newton import minimize
+from zsml_jax.evaluate.score_checks import (
     check_label_distribution,
     checked_log_probs,
     checked_sample_weights,
     checked_scalar,
 )
+from zsml_jax.typing import AnyArray, Array, Scalar
+from zsml_jax.zeroshot.transport import semidual
+from zsml_jax.zeroshot.transport.marginals import Exactly
 
 #: Passes of the annealed Sinkhorn iteration before Newton's: they suffice for soft scores, and bring sharp ones near.
 _SINKHORN_PASSES = 100

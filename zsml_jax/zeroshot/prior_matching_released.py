@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.evaluate.score_checks import check_label_distribution, check_labels, checked_log_probs, checked_scalar
 from zsml_jax.typing import AnyArray, Array, Key, Scalar
-from zsml_jax.zeroshot.validation import check_label_distribution, check_labels, checked_log_probs, checked_scalar
 
 
 class ReleasedPriorMatchingOutput(NamedTuple):

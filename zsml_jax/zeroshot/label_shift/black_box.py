@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.evaluate.score_checks import checked_scalar
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.label_shift.moments import ShiftMoments, shift_moments
-from zsml_jax.zeroshot.validation import checked_scalar
 
 
 class BbseOutput(NamedTuple):

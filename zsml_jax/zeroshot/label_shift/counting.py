@@ -6,15 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot.label_shift.moments import mean_prediction
-from zsml_jax.zeroshot.validation import (
+from zsml_jax.evaluate.score_checks import (
     check_label_distribution,
     check_labels,
     checked_log_probs,
     checked_sample_weights,
     checked_scalar,
 )
+from zsml_jax.typing import AnyArray, Array, Scalar
+from zsml_jax.zeroshot.label_shift.moments import mean_prediction
 
 
 class CountOutput(NamedTuple):

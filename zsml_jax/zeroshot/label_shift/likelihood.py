@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot.calibration import (
+from zsml_jax.evaluate.calibrators import (
     Calibration,
     fit_bias_corrected_temperature,
     fit_temperature,
     fit_vector_scaling,
 )
+from zsml_jax.evaluate.score_checks import check_labels, checked_log_probs, checked_sample_weights, checked_scalar
+from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.label_shift.moments import check_same_classes, mean_prediction
-from zsml_jax.zeroshot.validation import check_labels, checked_log_probs, checked_sample_weights, checked_scalar
 
 _CALIBRATIONS = {
     "temperature": fit_temperature,

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from zsml_jax.evaluate.score_checks import check_labels, checked_log_probs, checked_sample_weights
 from zsml_jax.typing import AnyArray, Array
-from zsml_jax.zeroshot.validation import check_labels, checked_log_probs, checked_sample_weights
 
 
 class ShiftMoments(NamedTuple):

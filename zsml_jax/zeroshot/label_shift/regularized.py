@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from zsml_jax.evaluate.newton import minimize
+from zsml_jax.evaluate.score_checks import checked_scalar
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.zeroshot.label_shift.black_box import normalised_estimate
 from zsml_jax.zeroshot.label_shift.moments import ShiftMoments, shift_moments
-from zsml_jax.zeroshot.newton import minimize
-from zsml_jax.zeroshot.validation import checked_scalar
 
 #: Stages of barrier and smoothing, from a fraction of the problem's unit down to rounding.
 _STAGES = 16

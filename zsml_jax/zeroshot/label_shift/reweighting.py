@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from zsml_jax.evaluate.score_checks import check_label_distribution, checked_log_probs
 from zsml_jax.typing import AnyArray, Array
-from zsml_jax.zeroshot.validation import check_label_distribution, checked_log_probs
 
 
 def reweight(

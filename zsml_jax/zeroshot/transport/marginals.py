@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from zsml_jax.evaluate import score_checks
 from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.zeroshot import validation
 
 
 @flax.struct.dataclass
@@ -68,7 +68,7 @@ class Exactly:
 
     def validate(self, k: int) -> None:
         """Raises a ValueError unless this is a distribution over k classes."""
-        validation.check_label_distribution(self.label_distribution, k)
+        score_checks.check_label_distribution(self.label_distribution, k)
 
     def astype(self, dtype: jax.typing.DTypeLike) -> "Exactly":
         """Returns the marginal in another float type, rescaled to sum to one."""
@@ -141,7 +141,7 @@ class Between:
         if (crossed := np.flatnonzero(lower > upper)).size:
             j = crossed[0]
             raise ValueError(f"lower must not exceed upper, but does at class {j}: {lower[j]:.6g} > {upper[j]:.6g}")
-        slack = validation.SUM_TOLERANCE
+        slack = score_checks.SUM_TOLERANCE
         if lower.sum() > 1 + slack or upper.sum() < 1 - slack:
             raise ValueError(
                 "the sum of lower must be at most 1 and that of upper at least 1, "
@@ -208,7 +208,7 @@ class Near:
 
     def validate(self, k: int) -> None:
         """Raises a ValueError unless this is a distribution over k classes with a positive penalty."""
-        validation.check_label_distribution(self.label_distribution, k)
+        score_checks.check_label_distribution(self.label_distribution, k)
         if not isinstance(self.penalty, jax.core.Tracer) and not 0 < float(self.penalty) < np.inf:
             raise ValueError(f"penalty must be positive and finite, got {float(self.penalty):.6g}")
 

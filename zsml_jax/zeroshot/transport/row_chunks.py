@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zsml_jax.evaluate import score_checks
 from zsml_jax.typing import AnyArray, Array
-from zsml_jax.zeroshot import validation
 
 #: Chunks of scores, each ``(rows, k)``: a sequence, or a function that starts a fresh iteration over them.
 ChunkSource: TypeAlias = Sequence[AnyArray] | Callable[[], Iterable[AnyArray]]
@@ -48,7 +48,7 @@ class RowChunks:
         self._source = source
         sizes, classes = [], set()
         for number, rows in enumerate(self._chunks()):
-            validation.check_log_probs(rows, f"log_probs of chunk {number}")
+            score_checks.check_log_probs(rows, f"log_probs of chunk {number}")
             sizes.append(rows.shape[0])
             classes.add(rows.shape[1])
         if len(classes) != 1:
@@ -60,7 +60,7 @@ class RowChunks:
         if sample_weights is None:
             self.weights = np.full(self.n, 1.0 / self.n)
         else:
-            validation.check_sample_weights(sample_weights, self.n)
+            score_checks.check_sample_weights(sample_weights, self.n)
             weights = np.asarray(sample_weights, np.float64)
             self.weights = weights / weights.sum()
 

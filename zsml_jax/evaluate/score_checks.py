@@ -1,4 +1,4 @@
-"""Checks that the methods of this wing share: a clear ``ValueError`` before any compiled code runs.
+"""Checks that methods which take scores share: a clear ``ValueError`` before any compiled code runs.
 
 Shapes and dtypes are always checked. Values are checked only where they are known: inside ``jit``, ``vmap`` or
 ``grad`` an argument is a tracer without a value, and the check of values is left to the caller outside.

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.zeroshot.matmul_precision import products_of_low_precision
-from zsml_jax.zeroshot import calibration
+from zsml_jax.evaluate import calibrators
 
 FITS = {
-    "temperature": calibration.fit_temperature,
-    "bias_corrected": calibration.fit_bias_corrected_temperature,
-    "vector": calibration.fit_vector_scaling,
+    "temperature": calibrators.fit_temperature,
+    "bias_corrected": calibrators.fit_bias_corrected_temperature,
+    "vector": calibrators.fit_vector_scaling,
 }
 
 
@@ -27,7 +27,7 @@ def _miscalibrated(n, k, *, temperature, seed=0, bias=1.0):
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 def test_bias_correction_recovers_the_temperature_and_the_bias_that_made_the_labels(temperature):
     scores, labels, bias = _miscalibrated(40_000, 4, temperature=temperature)
-    fitted = calibration.fit_bias_corrected_temperature(scores, labels)
+    fitted = calibrators.fit_bias_corrected_temperature(scores, labels)
     assert fitted.converged
     np.testing.assert_allclose(fitted.temperature, temperature, rtol=0.03)
     np.testing.assert_allclose(fitted.bias, bias, atol=0.06)
@@ -39,7 +39,7 @@ def test_vector_scaling_recovers_one_scale_per_class():
     scores -= scores.mean(axis=1, keepdims=True)
     scale = np.array([0.5, 1.0, 2.0])
     labels = np.argmax(scale * scores + rng.gumbel(size=scores.shape), axis=1)
-    fitted = calibration.fit_vector_scaling(scores, labels)
+    fitted = calibrators.fit_vector_scaling(scores, labels)
     assert fitted.converged
     np.testing.assert_allclose(fitted.scale, scale, atol=0.06)
 
@@ -47,7 +47,7 @@ def test_vector_scaling_recovers_one_scale_per_class():
 def test_two_scores_of_one_size_have_the_temperature_of_their_hit_rate():
     # Scores (m, 0) with a hit rate h: sigmoid(m / temperature) = h.
     labels = np.array([0] * 8 + [1] * 2)
-    fitted = calibration.fit_temperature(np.tile([3.0, 0.0], (10, 1)), labels)
+    fitted = calibrators.fit_temperature(np.tile([3.0, 0.0], (10, 1)), labels)
     np.testing.assert_allclose(fitted.temperature, 3 / np.log(0.8 / 0.2), rtol=1e-4)
     np.testing.assert_allclose(fitted.nll, -(0.8 * np.log(0.8) + 0.2 * np.log(0.2)), rtol=1e-6)
 
@@ -102,15 +102,15 @@ def test_classes_may_be_permuted_and_rows_shifted(seed, name):
 
 def test_scores_that_point_away_from_the_labels_do_not_converge_to_a_temperature():
     scores, labels, _ = _miscalibrated(200, 3, temperature=1.0)
-    assert not calibration.fit_temperature(-scores, labels).converged
+    assert not calibrators.fit_temperature(-scores, labels).converged
 
 
 def test_a_class_without_labels_is_held_by_the_penalty_and_else_driven_to_zero():
     scores, labels, _ = _miscalibrated(300, 3, temperature=1.0)
     present = labels != 2
     scores, labels = scores[present], labels[present]
-    free = calibration.fit_bias_corrected_temperature(scores, labels)
-    held = calibration.fit_bias_corrected_temperature(scores, labels, penalty=0.01)
+    free = calibrators.fit_bias_corrected_temperature(scores, labels)
+    held = calibrators.fit_bias_corrected_temperature(scores, labels, penalty=0.01)
     assert jnp.exp(free.log_probs(scores))[:, 2].mean() < 1e-4
     assert 1e-3 < jnp.exp(held.log_probs(scores))[:, 2].mean() < 0.2
     assert held.converged
@@ -119,7 +119,7 @@ def test_a_class_without_labels_is_held_by_the_penalty_and_else_driven_to_zero()
 def test_a_score_of_minus_infinity_stays_impossible():
     scores, labels, _ = _miscalibrated(200, 3, temperature=1.0)
     scores[labels == 0, 2] = -np.inf
-    fitted = calibration.fit_bias_corrected_temperature(scores, labels)
+    fitted = calibrators.fit_bias_corrected_temperature(scores, labels)
     calibrated = fitted.log_probs(scores)
     assert fitted.converged
     np.testing.assert_array_equal(np.isneginf(calibrated), np.isneginf(scores))
@@ -127,7 +127,7 @@ def test_a_score_of_minus_infinity_stays_impossible():
 
 def test_a_label_of_probability_zero_is_refused():
     with pytest.raises(ValueError, match="each row's label possible; row 1, label 1"):
-        calibration.fit_temperature(np.array([[0.0, 0.0], [0.0, -np.inf]]), np.array([0, 1]))
+        calibrators.fit_temperature(np.array([[0.0, 0.0], [0.0, -np.inf]]), np.array([0, 1]))
 
 
 @pytest.mark.parametrize("name", FITS)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zsml_jax.zeroshot.newton import minimize
+from zsml_jax.evaluate.newton import minimize
 
 
 def _second_order(function):

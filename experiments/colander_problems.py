@@ -1,0 +1,120 @@
+"""What the Colander experiments label: features, classes, and the classifier for them."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from experiments.colander_config import Cells
+from zsml_jax import data, models
+from zsml_jax.autolabel import Classifier, Outputs, mlp
+from zsml_jax.models import vision
+from zsml_jax.transform import capture
+from zsml_jax.typing import Array, Key, PyTree
+
+
+class Problem(NamedTuple):
+    """A pool with its labels, and how it is classified."""
+
+    features: Any
+    labels: np.ndarray
+    n_classes: int
+    classifier: Classifier
+
+
+def load(config: Cells) -> Problem:
+    """Loads the pool.
+
+    Raises:
+      ValueError: if there is no such set, or the net does not fit its inputs.
+    """
+    built_in = config.dataset in data.dataset_names()
+    part = data.load(config.dataset, split=config.split, data_dir=None if built_in else config.data_dir)
+    k = len(part.class_names)
+    if not isinstance(part.inputs, np.ndarray):
+        if config.net != "mlp":
+            raise ValueError(f"net must be mlp for texts, got {config.net}")
+        x = np.asarray(models.text_encoder(config.encoder)(list(part.inputs)), np.float32)
+        # Unit vectors of many dimensions have small entries; at unit variance the nets of all sets train alike.
+        x = (x - x.mean(axis=0)) / x.std()
+    else:
+        x = np.asarray(part.inputs, np.float32) / float(part.inputs.max())
+    if config.net == "lenet5":
+        x = x if x.ndim == 4 else x[..., None]
+        if x.shape[1] not in (28, 32):
+            raise ValueError(f"net must be mlp for images that are neither 28 nor 32 pixels high, got {x.shape[1:]}")
+        return Problem(jnp.asarray(x), part.labels, k, lenet5(x.shape[1:], k))
+    x = x.reshape(len(x), -1)
+    return Problem(jnp.asarray(x), part.labels, k, mlp(x.shape[1], config.widths, k))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LeNet5:
+    shape: tuple[int, ...]
+    k: int
+
+    @property
+    def module(self) -> vision.LeNet5:
+        padding = 2 if self.shape[0] == 28 else 0
+        return vision.LeNet5(vision.LeNet5Config(self.k, padding=padding))
+
+    def init(self, key: Key) -> PyTree:
+        return self.module.init(key, jnp.zeros((1, *self.shape)))["params"]
+
+    def apply(self, params: PyTree, x: Float[Array, "b height width channels"]) -> Outputs:
+        forward = lambda params, x: self.module.apply({"params": params}, x)
+        logits, hidden = capture(forward, "head", of="input")(params, x)
+        return Outputs(logits, hidden["head"])
+
+
+def lenet5(shape: tuple[int, ...], k: int) -> Classifier:
+    """Returns LeNet-5 for images of 28 or 32 pixels."""
+    net = _LeNet5(shape, k)
+    return Classifier(net.init, net.apply)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """A classifier whose points carry their labels, for a row of the table that no method may beat."""
+
+    classifier: Classifier
+
+    def init(self, key: Key) -> PyTree:
+        return self.classifier.init(key)
+
+    def apply(self, params: PyTree, x: tuple[Any, Array]) -> Outputs:
+        return Outputs(self.classifier.apply(params, x[0]).logits, x[1][:, None])
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class TrueCorrectness:
+    """Scores 1 where a prediction is right: the bound of all confidence functions, by cheating openly."""
+
+    def fit(self, outputs: Outputs, labels: Int[Array, " n"], *, weights: Float[Array, " n"], key: Key) -> tuple:
+        """Returns nothing: there is nothing to fit."""
+        return ()
+
+    def score(self, fitted: tuple, outputs: Outputs) -> Float[Array, " n"]:
+        """Compares predictions with the labels that :func:`told` put in."""
+        return (outputs.predicted == outputs.hidden[:, 0].astype(int)).astype(outputs.logits.dtype)
+
+
+def told(problem: Problem) -> Problem:
+    """Returns a problem whose features carry the labels; only for the bound."""
+    net = _Told(problem.classifier)
+    features = (problem.features, jnp.asarray(problem.labels, jnp.float32))
+    return problem._replace(features=features, classifier=Classifier(net.init, net.apply))
+
+
+def unit_ball(key: Key, n: int, dimension: int) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:
+    """Draws points uniformly in the unit ball, and their side of a random plane through its centre."""
+    direction_key, radius_key, plane_key = jax.random.split(key, 3)
+    x = jax.random.normal(direction_key, (n, dimension))
+    radius = jax.random.uniform(radius_key, (n, 1)) ** (1 / dimension)
+    x = radius * x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    plane = jax.random.normal(plane_key, (dimension,))
+    return x, (x @ plane > 0).astype(jnp.int32)

@@ -1,0 +1,104 @@
+"""The Colander experiment on digits at a small scale, and its checks."""
+
+import numpy as np
+import pytest
+
+from experiments import colander, colander_problems, colander_report, runner
+from experiments.colander_config import Cells, UnitBall
+from zsml_jax.autolabel import Oracle, tbal
+
+TINY = (
+    *("--objectives", "cross_entropy", "--post-hoc", "Softmax", "Colander", "--seeds", 2, "--errors", 0.05, 0.2),
+    *("--epochs", 5, "--roles", 20, 60, 200, 60, "--seed-points", 60, "--batch-points", 40, "--budget", 100),
+    *("--method", "sigma", "--widths", 8, "--published", "mnist"),
+)
+
+
+def run(tmp_path, *arguments):
+    command = [*map(str, arguments), "--runs-dir", str(tmp_path / "runs")]
+    return runner.main(colander.run, "colander", command)
+
+
+@pytest.mark.slow
+def test_a_run_reports_every_cell_beside_the_published_figure_and_resumes_without_work(tmp_path, monkeypatch):
+    folder = run(tmp_path, "digits", *TINY)
+    report = (folder.path / "report.md").read_text()
+    for said in (
+        "Every cell",
+        "Does Colander beat the softmax",
+        "eak alarm",
+        "AL+SC",
+        "true correctness (bound)",
+        "95.6",
+    ):
+        assert said in report
+    for name in ("cells", "coverage_by_epsilon", "error_by_epsilon"):
+        assert (folder.path / f"{name}.png").stat().st_size > 1000
+    monkeypatch.setattr(colander, "cell", lambda *a: pytest.fail("measured again"))
+    again = run(tmp_path, "digits", *TINY, "--resume")
+    assert again.path == folder.path
+
+
+@pytest.mark.slow
+def test_a_cell_is_the_run_with_an_oracle_of_the_same_key(tmp_path):
+    config = Cells(
+        errors=(0.05, 0.1), seeds=2, epochs=4, method="sigma", widths=(8,), roles=(20, 60, 200, 60),
+        seed_points=60, batch_points=40, budget=100,
+    )  # fmt: skip
+    problem = colander_problems.load(config)
+    measured = colander.cell(config, problem, "cross_entropy", "TS")
+    settings = colander.settings(config, problem, "cross_entropy", "TS")
+    key = colander.jax.random.split(colander.jax.random.key(0), 2)[1]
+    state = tbal.run(problem.features, Oracle(problem.labels), settings, key=key)
+    np.testing.assert_allclose(measured[0][1]["coverage"], state.coverage, atol=0.02)
+    np.testing.assert_allclose(measured[0][1]["error"], state.error(problem.labels), atol=0.02)
+    assert measured[0][1]["spent"] == state.spent
+
+
+def test_points_of_the_unit_ball_lie_in_it_uniformly_and_a_plane_divides_them():
+    x, labels = colander_problems.unit_ball(colander.jax.random.key(0), 4000, 5)
+    radius = np.linalg.norm(x, axis=1)
+    assert radius.max() <= 1 + 1e-6
+    # Of a uniform point in d dimensions, radius^d is uniform.
+    np.testing.assert_allclose(np.mean(radius**5), 0.5, atol=0.03)
+    assert 0.4 < labels.mean() < 0.6
+
+
+def test_a_leak_raises_the_alarm_and_an_honest_cell_does_not(tmp_path):
+    class Document(list):
+        text = list.append
+
+    config = Cells(post_hoc=("Softmax", "Colander"), objectives=("cross_entropy",), errors=(0.05,))
+    runs = lambda coverage, error: [[{"coverage": coverage, "error": error}] * 2]
+    bound = runs(0.81, 0.0)
+    for coverage, alarm in ((0.84, False), (0.9, True)):
+        document = Document()
+        cells = {("cross_entropy", "Softmax"): runs(0.4, 0.03), ("cross_entropy", "Colander"): runs(coverage, 0.04)}
+        colander_report._tell_alarm(document, config, cells, bound)
+        assert document[0].startswith("Leak alarm: with cross_entropy, Colander" if alarm else "No leak alarm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--post-hoc", "Softmax", "Platt"), "post_hoc must be among Softmax, .* got Platt"),
+        (("--main-error", 0.07), r"main_error must be one of errors \(0.05, 0.2\), got 0.07"),
+        (("--seeds", 1), "seeds must be at least 2, got 1"),
+        (("--dataset", "nothing"), "there is no data set 'nothing'"),
+        (("--net", "lenet5"), "net must be mlp for images that are neither 28 nor 32"),
+        (("--budget", 5000), "features must have more rows"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        run(tmp_path, "digits", *TINY, *arguments)
+
+
+@pytest.mark.slow
+def test_the_unit_ball_is_reported_beside_the_published_figures(tmp_path):
+    assert UnitBall().validation == tuple(colander_report.PUBLISHED_BALL["TBAL"])
+    folder = run(
+        tmp_path, "unit_ball", "--n", 1500, "--seeds", 2, "--validation", 100, 400, "--epochs", 10, "--budget", 200
+    )
+    report = (folder.path / "report.md").read_text()
+    assert "93.27" in report and "3.10" in report and (folder.path / "error.png").is_file()
