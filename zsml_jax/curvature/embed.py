@@ -38,9 +38,9 @@ class Config:
 
     steps: int = 1000
     """Updates, each of all pairs."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.2
     """Of the points, falling to zero as a cosine does; a step is about so long. Traced."""
-    scale_learning_rate: float = 0.01
+    scale_learning_rate: float = 0.05
     """Of the logarithms of the scales, that is of the curvatures; zero keeps them at -1 and 1. Traced."""
     initial_scale: float = 0.1
     """Standard deviation of the first coordinates. Traced."""
@@ -150,7 +150,12 @@ def fit(graph: Graph, signature: Product, config: Config | None = None, *, key: 
 
 
 def fit_all(
-    graphs: Sequence[Graph], signatures: Sequence[Product], config: Config | None = None, *, key: Key
+    graphs: Sequence[Graph],
+    signatures: Sequence[Product],
+    config: Config | None = None,
+    *,
+    key: Key,
+    pad_to: int | None = None,
 ) -> list[list[Embedding]]:
     """Embeds each graph under each signature, as :func:`fit` does.
 
@@ -162,6 +167,8 @@ def fit_all(
       signatures: products of factors h, e and s.
       config: how.
       key: that of graph i under signature j is ``fold_in(fold_in(key, i), j)``.
+      pad_to: nodes that graphs are padded to, so that others of about this size compile nothing; by default the
+        largest graph's.
 
     Returns:
       For each graph, an embedding for each signature.
@@ -172,7 +179,7 @@ def fit_all(
     config = config or Config()
     if not graphs or not signatures:
         raise ValueError(f"graphs and signatures must not be empty, got {len(graphs)} and {len(signatures)}")
-    problem = prepare(graphs)
+    problem = prepare(graphs, pad_to)
     keys = jnp.stack(
         [
             jnp.stack([jax.random.fold_in(jax.random.fold_in(key, i), j) for j in range(len(signatures))])
@@ -191,13 +198,15 @@ def fit_all(
     return table
 
 
-def prepare(graphs: Sequence[Graph]) -> Problem:
-    """Returns the distances of graphs, padded to the largest.
+def prepare(graphs: Sequence[Graph], pad_to: int | None = None) -> Problem:
+    """Returns the distances of graphs, padded to the largest, or to ``pad_to`` nodes.
 
     Raises:
-      ValueError: if one has fewer than two nodes or is not connected.
+      ValueError: if one has fewer than two nodes or is not connected, or has more than ``pad_to``.
     """
-    size = max(map(len, graphs))
+    size = max(map(len, graphs)) if pad_to is None else pad_to
+    if size < max(map(len, graphs)):
+        raise ValueError(f"pad_to must be at least the {max(map(len, graphs))} nodes of the largest graph, got {size}")
     distances = np.ones((len(graphs), size, size), np.float32)
     pairs, neighbours = np.zeros(distances.shape, bool), np.zeros(distances.shape, bool)
     for i, graph in enumerate(graphs):

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from zsml_jax.curvature import ambient, stereographic
 from zsml_jax.curvature.curved_trig import safe_sqrt
 from zsml_jax.curvature.spaces import Ambient, Space, Stereographic
-from zsml_jax.typing import Array, Key
+from zsml_jax.typing import Array, Key, Scalar
 
 #: How the distances in the factors make one: the Riemannian root of squares, the sum, or the least.
 Reduction = Literal["l2", "l1", "min"]
@@ -149,7 +149,7 @@ def origin(product: Product, shape: tuple[int, ...] = (), dtype: Any = jnp.float
 
 
 def random_points(
-    product: Product, params: Curvatures, shape: tuple[int, ...], *, key: Key, scale: float = 1e-2, dtype: Any = None
+    product: Product, params: Curvatures, shape: tuple[int, ...], *, key: Key, scale: Scalar = 1e-2, dtype: Any = None
 ) -> Points:
     """Returns normal points around the origin: exponentials there of normal vectors of standard deviation ``scale``."""
     dtype = dtype or jnp.float32

@@ -51,7 +51,7 @@ class SgdState(NamedTuple):
 
 
 def riemannian_sgd(
-    rate: PyTree, spaces: Spaces, *, momentum: Scalar = 0.0, clip_step: Scalar | None = None
+    rate: PyTree, spaces: Spaces, *, momentum: Array | float = 0.0, clip_step: Scalar | None = None
 ) -> optax.GradientTransformation:
     """Gradient descent along geodesics, its momentum carried along by parallel transport.
 
@@ -68,7 +68,7 @@ def riemannian_sgd(
     def update(gradients: PyTree, state: SgdState, params: PyTree | None = None) -> tuple[PyTree, SgdState]:
         params = _needed(params)
 
-        def one(space: Space, x: Array, gradient: Array, velocity: Array, rate: Scalar) -> tuple[Array, Array]:
+        def one(space: Space, x: Array, gradient: Array, velocity: Array, rate: Any) -> tuple[Array, Array]:
             velocity = momentum * velocity + space.gradient(x, gradient)
             new = space.project(space.exp(x, _clipped(space, x, -rate * velocity, clip_step)))
             return new - x, space.transport(x, new, velocity)
@@ -83,8 +83,8 @@ def riemannian_adam(
     rate: PyTree,
     spaces: Spaces,
     *,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
+    b1: Array | float = 0.9,
+    b2: Array | float = 0.999,
     eps: Scalar = 1e-8,
     clip_step: Scalar | None = None,
 ) -> optax.GradientTransformation:
@@ -108,7 +108,7 @@ def riemannian_adam(
         params, count = _needed(params), state.count + 1
 
         def one(
-            space: Space, x: Array, gradient: Array, mean: Array, square: Array, rate: Scalar
+            space: Space, x: Array, gradient: Array, mean: Array, square: Array, rate: Any
         ) -> tuple[Array, Array, Array]:
             gradient = space.gradient(x, gradient)
             mean = b1 * mean + (1 - b1) * gradient

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from zsml_jax.curvature import ambient
 from zsml_jax.curvature.curved_trig import safe_sqrt, twice_arcsin
 from zsml_jax.curvature.manifold import Curvatures, Points, Product, Reduction
-from zsml_jax.typing import Array, Key
+from zsml_jax.typing import Array, Key, Scalar
 
 _SIGN = {"h": -1.0, "e": 0.0, "s": 1.0}
 
@@ -67,7 +67,7 @@ def stack(products: Sequence[Product]) -> Slots:
     return Slots(jnp.asarray(sign), jnp.asarray(used), jnp.asarray(coordinates))
 
 
-def init(slots: Slots, n: int, *, key: Key, scale: float) -> Place:
+def init(slots: Slots, n: int, *, key: Key, scale: Scalar) -> Place:
     """Returns normal points around the origin of each slot of one signature."""
     normal = jax.random.normal(key, (slots.sign.shape[-1], n, slots.coordinates.shape[-1]), jnp.float32)
     tangents = scale * normal * slots.coordinates[:, None, :]

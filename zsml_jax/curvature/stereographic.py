@@ -93,6 +93,15 @@ def distance0(x: Float[Array, "*n d"], kappa: Scalar) -> Float[Array, "*n"]:
     return distance(jnp.zeros_like(x), x, kappa)
 
 
+def all_distances(x: Float[Array, "n d"], kappa: Scalar) -> Float[Array, "n n"]:
+    """Returns the distances of all pairs by one matrix product; small ones are as rough as float32 products are."""
+    kappa = jnp.asarray(kappa, x.dtype)
+    square = jnp.sum(x**2, axis=-1)
+    apart = jnp.maximum(square[:, None] + square[None] - 2 * x @ x.T, 0) * (1 - jnp.eye(len(x), dtype=x.dtype))
+    factor = 1 + kappa * square
+    return _arcsin(apart / _away_from_zero(factor[:, None] * factor[None]), kappa)
+
+
 def gyration(
     x: Float[Array, "*n d"], y: Float[Array, "*n d"], v: Float[Array, "*n d"], kappa: Scalar
 ) -> Float[Array, "*n d"]:
@@ -126,7 +135,12 @@ def gyromidpoint(x: Float[Array, "*n m d"], weights: Float[Array, "*#n m"], kapp
     factor = conformal_factor(x, jnp.asarray(kappa)[..., None])
     rest = jnp.sum((weights * factor)[..., None] * x, axis=-2)
     first = jnp.sum(weights * (factor - 1), axis=-1)[..., None]
-    length = safe_sqrt(first**2 + _column(kappa, x) * _dot(rest, rest))
+    return midpoint_of_sums(rest, first, kappa)
+
+
+def midpoint_of_sums(rest: Float[Array, "*n d"], first: Float[Array, "*n 1"], kappa: Scalar) -> Float[Array, "*n d"]:
+    r"""Returns the midpoint by the sums :math:`\sum \alpha_i\lambda_i x_i` and :math:`\sum \alpha_i(\lambda_i - 1)`."""
+    length = safe_sqrt(first**2 + _column(kappa, rest) * _dot(rest, rest))
     return rest / _away_from_zero(first + length)
 
 
