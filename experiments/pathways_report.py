@@ -17,7 +17,7 @@ from zsml_jax.report import Column, Document, RunFolder, Table, plot
 from zsml_jax.report.plot_embedding import disc, sphere
 
 FAMILIES = ("Euclidean", "hyperbolic", "spherical", "mixed")
-#: Mean distortion of the best Euclidean and best product embeddings of 410 PathBank graphs, from the released tables, and
+#: Mean distortion of the best Euclidean and product embeddings of 410 PathBank graphs, from the released tables, and
 #: the mean reduction. The best product is the best of 63 signatures and all epochs, the best Euclidean of three.
 PUBLISHED = {"Euclidean": 0.0589, "mixed": 0.0454, "reduction": 0.259}
 #: Mean area under the ROC curve of the released result files, product GCN beside a GCN on Laplacian eigenvectors.

@@ -76,6 +76,16 @@ _CITES = {
     "successive_halving": ["jamieson2016halving"],
     "asha": ["li2020asha", "jamieson2016halving"],
     "population_based_training": ["jaderberg2017pbt"],
+    "product_embedding": ["gu2019product", "sala2018hyperbolic"],
+    "kappa_gcn": ["bachmann2020constant"],
+    "product_gcn": ["mcneela2024pathways", "chami2019hgcn"],
+    "gcn": ["kipf2017gcn"],
+    "graphsage": ["hamilton2017graphsage"],
+    "node2vec": ["grover2016node2vec"],
+    "laplacian_eigenmaps": ["belkin2003laplacian"],
+    "riemannian_adam": ["becigneul2019adaptive"],
+    "fermi_dirac": ["krioukov2010hyperbolic"],
+    "adamic_adar": ["adamic2003friends"],
 }
 
 

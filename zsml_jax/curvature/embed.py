@@ -1,7 +1,7 @@
 r"""Embedding graphs into products of curved spaces: points whose distances are those of the graph.
 
-Gu, Sala, Gunel and Ré, ICLR 2019; McNeela, Sala and Gitter, "Mixed-Curvature Representation Learning for Biological
-Pathway Graphs", 2024. :func:`fit` embeds one graph under one signature::
+Gu, Sala, Gunel and Ré, ICLR 2019; McNeela, Sala and Gitter, "Product Manifold Representations for Learning on
+Biological Pathways", 2024. :func:`fit` embeds one graph under one signature::
 
     embedding = fit(graph, Product((("h", 2, 16), ("e", 1, 32), ("s", 1, 16))), Config(), key=jax.random.key(0))
     embedding.distortion, embedding.mean_average_precision
