@@ -91,7 +91,7 @@ def embed_graph(config: Config, graph: Graph) -> dict[str, dict[str, list[float]
 
 def padded(n: int) -> int:
     """Returns the size of the bucket of a graph: few sizes, so that few programs are compiled."""
-    return next(size for size in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384) if size >= n) if n <= 384 else n
+    return next(size for size in (16, 32, 64, 96, 128, 192, 256, 384) if size >= n) if n <= 384 else n
 
 
 def _add(found: dict, name: str, result: embed.Embedding | embed.Scores, converged: float) -> None:

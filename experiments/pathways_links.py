@@ -59,7 +59,9 @@ def compete(config: Config, task: Links) -> dict[str, Any]:
         "degrees": links.degree_product(adjacency),
         **raw,
     }
-    result = {name: {"scores": _split_scores(matrix, task), "collapsed": False} for name, matrix in scores.items()}
+    result: dict[str, dict[str, Any]] = {
+        name: {"scores": _split_scores(matrix, task), "collapsed": False} for name, matrix in scores.items()
+    }
     hyperparameters = link_training.grid(config.learning_rates, config.dropouts)
     for name, (model, columns) in contenders(config, features).items():
         data = jax.tree.map(lambda a: a[None], link_training.task(task, columns, pad_to=_padded(len(task.nodes))))
@@ -67,14 +69,14 @@ def compete(config: Config, task: Links) -> dict[str, Any]:
         fitted = link_training.fit_all(model, data, hyperparameters, key=key, epochs=config.epochs)
         fitted = jax.tree.map(lambda a: np.asarray(a[0]), fitted)
         best = int(np.nanargmin(fitted.validation_loss))
-        chosen = jax.tree.map(operator.itemgetter(best), fitted)
+        chosen, chosen_numbers = jax.tree.map(operator.itemgetter(best), (fitted, hyperparameters))
         n = len(task.nodes)
         upper = chosen.logits[:n, :n][np.triu_indices(n, k=1)]
         result[name] = {
             "scores": _split_scores(chosen.logits, task),
             "collapsed": decoder.is_collapsed(upper),
-            "learning_rate": float(hyperparameters.learning_rate[best]),
-            "dropout": float(hyperparameters.dropout[best]),
+            "learning_rate": float(chosen_numbers.learning_rate),
+            "dropout": float(chosen_numbers.dropout),
             "curvatures": gcn.kappas(model, chosen.params),
         }
     return result
@@ -121,4 +123,4 @@ def _split_scores(matrix: np.ndarray, task: Links) -> dict[str, list[np.ndarray]
 
 
 def _padded(n: int) -> int:
-    return next((size for size in (32, 64, 96, 128, 192, 256, 384) if size >= n), n)
+    return next((size for size in (64, 96, 128, 192, 256, 384) if size >= n), n)

@@ -215,7 +215,8 @@ def _over_graphs(pairs: list[tuple[np.ndarray, ...]], measure: Any, seed: int) -
     pooled = lambda chosen: measure(*(np.concatenate(side) for side in zip(*(pairs[i] for i in chosen), strict=True)))
     rng, n = np.random.default_rng(seed), len(pairs)
     resampled = [pooled(rng.integers(0, n, n)) for _ in range(1000)]
-    return pooled(range(n)), *(float(q) for q in np.quantile(resampled, [0.025, 0.975]))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return pooled(range(n)), float(low), float(high)
 
 
 def _triple(value: Any) -> tuple[float, float, float]:

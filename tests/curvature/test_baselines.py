@@ -41,6 +41,7 @@ def test_walks_follow_edges_and_turn_back_as_seldom_as_p_says(key):
     assert abs(shares[0.25] - 0.8) < 0.04 and abs(shares[4.0] - 0.2) < 0.04
 
 
+@pytest.mark.slow
 def test_node2vec_puts_two_cliques_apart(key):
     clique = lambda name: [(f"{name}{i}", f"{name}{j}") for i in range(5) for j in range(i)]
     graph = graphs.from_edges([*clique("a"), *clique("b"), ("a0", "b0")])

@@ -24,5 +24,5 @@ def test_constant_scores_are_warned_of_and_others_not():
 
 
 def test_a_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
-        decoder.init(temperature=0)
+    with pytest.raises(ValueError, match="temperature must be positive, got 0.0"):
+        decoder.init(temperature=0.0)

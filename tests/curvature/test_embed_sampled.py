@@ -11,6 +11,7 @@ from zsml_jax.curvature.manifold import Product
 PLANE = Product((("e", 1, 3), ("s", 1, 2)))
 
 
+@pytest.mark.slow
 def test_sampled_pairs_bring_the_distortion_of_a_cycle_down():
     graph = shapes.cycle(40)
     sampling = Sampling(sources=20, rounds=2, rows=8, columns=32, measured=100)

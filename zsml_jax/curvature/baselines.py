@@ -148,7 +148,7 @@ def _skip_grams(adjacency: Array, key: Key, numbers: Array, dim: int, sizes: tup
             return -jnp.sum(nats)
 
         updates, state = rule.update(jax.grad(loss)(x), state)
-        return (x + updates, state), None
+        return (x + jnp.asarray(updates), state), None
 
     (x, _), _ = jax.lax.scan(epoch, (x, rule.init(x)), jax.random.split(walk_key, epochs))
     return x

@@ -45,7 +45,7 @@ def init(radius: float = 2.0, temperature: float = 1.0) -> FermiDirac:
 
 def logits(decoder: FermiDirac, squared_distances: Float[AnyArray, "*n"]) -> Float[Array, "*n"]:
     """Returns the log-odds of an edge, ``(r - d^2) / t``."""
-    return (decoder.radius - jnp.asarray(squared_distances)) / jnp.exp(decoder.log_temperature)
+    return (jnp.asarray(decoder.radius) - jnp.asarray(squared_distances)) / jnp.exp(decoder.log_temperature)
 
 
 def loss(decoder: FermiDirac, positives: Float[AnyArray, " p"], negatives: Float[AnyArray, " q"]) -> Float[Array, ""]:

@@ -251,7 +251,7 @@ def _by_factors(signatures: Sequence[Product]) -> list[list[int]]:
     return [groups[size] for size in sorted(groups)]
 
 
-def _run(problem: Problem, stacked: Slots, config: Config, keys: Key) -> tuple[Place, Array, Scores]:
+def _run(problem: Problem, stacked: Slots, config: Config, keys: Array) -> tuple[Place, Array, Scores]:
     """Trains all trials, graphs times signatures, ``config.batch`` of them at a time."""
     hyper = _Hyper(config.learning_rate, config.scale_learning_rate, config.initial_scale, config.clip_step)
     hyper = jax.tree.map(jnp.float32, hyper)
@@ -263,7 +263,7 @@ def _train(
     problem: Problem,
     stacked: Slots,
     hyper: _Hyper,
-    keys: Key,
+    keys: Array,
     steps: int,
     loss: Loss,
     reduction: Reduction,

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float
 
 from zsml_jax.curvature import distortion, embed, optimizer, slots
@@ -105,10 +106,10 @@ def fit(
         carry, loss = _round(spec, carry, sources, between, used, number * steps, config, sampling, steps)
         losses.append(loss)
     sources, between = _rows(graph, sampling.measured, jax.random.fold_in(draw_key, sampling.rounds))
-    adjacency = graph.sparse().tocsr()[np.asarray(sources)].toarray() > 0
-    measured = _measure(spec, carry.place, sources, between, jnp.asarray(adjacency), config)
+    adjacency = scipy.sparse.csr_array(graph.sparse()[np.asarray(sources)]).toarray() > 0
+    error, precision = _measure(spec, carry.place, sources, between, jnp.asarray(adjacency), config)
     points, params = slots.unpack(signature, carry.place, n)
-    return SampledEmbedding(points, params, *measured, jnp.stack(losses), product=signature, nodes=graph.nodes)
+    return SampledEmbedding(points, params, error, precision, jnp.stack(losses), product=signature, nodes=graph.nodes)
 
 
 def _rows(graph: Graph, count: int, key: Key) -> tuple[Array, Array]:

@@ -152,7 +152,7 @@ def squared_distances(config: GcnConfig, params: Gcn, points: Sequence[Float[Arr
 
 
 def _layer(config: GcnConfig, layer: Layer, tangent: Array, propagate: Array, kappa: Array, *, last: bool) -> Array:
-    if config.aggregation == "sage":
+    if layer.own_kernel is not None:
         loops = jnp.diagonal(propagate)[:, None]
         others = (propagate @ tangent - loops * tangent) / jnp.where(loops < 1, 1 - loops, 1)
         h = stereographic.exp0(others @ layer.kernel + tangent @ layer.own_kernel, kappa)

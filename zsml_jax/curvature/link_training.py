@@ -7,7 +7,7 @@ here at all: what comes back are the scores of all pairs.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from zsml_jax.curvature import decoder, gcn
 from zsml_jax.curvature.gcn import Gcn, GcnConfig
 from zsml_jax.curvature.links import Links
-from zsml_jax.typing import Array, Key, Scalar
+from zsml_jax.typing import Array, Key
 
 
 class Task(NamedTuple):
@@ -48,9 +48,9 @@ class Hyperparameters(NamedTuple):
       curvature_rate: of the curvatures, as a share of the learning rate.
     """
 
-    learning_rate: Scalar
-    dropout: Scalar
-    curvature_rate: Scalar
+    learning_rate: Any
+    dropout: Any
+    curvature_rate: Any
 
 
 class Fitted(NamedTuple):
@@ -135,7 +135,8 @@ def fit_all(config: GcnConfig, tasks: Task, hyperparameters: Hyperparameters, *,
 def fit(config: GcnConfig, task: Task, hyperparameters: Hyperparameters, *, key: Key, epochs: int) -> Fitted:
     """Trains one model; pure."""
     first_key, drop_key = jax.random.split(key)
-    first, adam = gcn.init(config, key=first_key), optax.scale_by_adam()
+    first: Gcn = gcn.init(config, key=first_key)
+    adam: Any = optax.scale_by_adam()
 
     def losses(params: Gcn, key: Key | None) -> tuple[Array, Array]:
         dropout = hyperparameters.dropout

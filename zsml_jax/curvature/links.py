@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from zsml_jax.data.graphs import Graph
 
-Pairs = Int[np.ndarray, "p 2"]
+Pairs = Int[np.ndarray, "_ 2"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -155,7 +155,7 @@ def random_points(
     dtype = dtype or jnp.float32
     keys = jax.random.split(key, len(product.factors))
     tangents = [
-        scale * jax.random.normal(k, (*shape, g.copies, g.dim), dtype)
+        jnp.asarray(scale) * jax.random.normal(k, (*shape, g.copies, g.dim), dtype)
         for k, g in zip(keys, product.factors, strict=True)
     ]
     return exp0(product, params, tangents)

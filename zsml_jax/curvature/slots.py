@@ -70,7 +70,7 @@ def stack(products: Sequence[Product]) -> Slots:
 def init(slots: Slots, n: int, *, key: Key, scale: Scalar) -> Place:
     """Returns normal points around the origin of each slot of one signature."""
     normal = jax.random.normal(key, (slots.sign.shape[-1], n, slots.coordinates.shape[-1]), jnp.float32)
-    tangents = scale * normal * slots.coordinates[:, None, :]
+    tangents = jnp.asarray(scale) * normal * slots.coordinates[:, None, :]
     return Place(ambient.lift(tangents, slots.sign[:, None]), jnp.zeros_like(slots.sign))
 
 

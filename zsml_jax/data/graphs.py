@@ -7,9 +7,10 @@ never by an order of appearance. Distances and neighbours are those of the undir
 
 import dataclasses
 import gzip
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse
@@ -269,7 +270,7 @@ def from_networkx(graph: Any, *, weight: str | None = None, kind: str = "type", 
     )
 
 
-def open_text(path: str | Path) -> IO[str]:
+def open_text(path: str | Path) -> io.TextIOWrapper:
     """Opens a text file, unpacking it where its name ends in ``.gz``."""
     path = Path(path)
-    return cast(IO[str], (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8"))
+    return cast(io.TextIOWrapper, (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8"))
