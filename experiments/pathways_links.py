@@ -74,7 +74,7 @@ def compete(config: Config, task: Links) -> dict[str, Any]:
         upper = chosen.logits[:n, :n][np.triu_indices(n, k=1)]
         result[name] = {
             "scores": _split_scores(chosen.logits, task),
-            "collapsed": decoder.is_collapsed(upper),
+            "collapsed": decoder.warn_if_collapsed(name, upper, chosen.params.decoder),
             "learning_rate": float(chosen_numbers.learning_rate),
             "dropout": float(chosen_numbers.dropout),
             "curvatures": gcn.kappas(model, chosen.params),

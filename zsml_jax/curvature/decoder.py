@@ -64,13 +64,13 @@ def collapsed_loss(decoder: FermiDirac) -> Float[Array, ""]:
     return loss(decoder, jnp.zeros(1), jnp.zeros(1))
 
 
-def is_collapsed(scores: Float[AnyArray, " n"], *, tolerance: float = 1e-6) -> bool:
+def is_collapsed(scores: Float[AnyArray, "*n"], *, tolerance: float = 1e-6) -> bool:
     """Returns whether all scores are one number, up to rounding."""
     scores = np.asarray(scores, np.float64)
     return bool(np.ptp(scores) <= tolerance * max(1.0, float(np.abs(scores).max())))
 
 
-def warn_if_collapsed(name: str, scores: Float[AnyArray, " n"], decoder: FermiDirac) -> bool:
+def warn_if_collapsed(name: str, scores: Float[AnyArray, "*n"], decoder: FermiDirac) -> bool:
     """Warns, and returns True, if a model scores all pairs alike; its area under the ROC curve would be a coin's."""
     if not is_collapsed(scores):
         return False

@@ -190,10 +190,10 @@ def fit_all(
     for members in _by_factors(signatures):
         chosen = [signatures[j] for j in members]
         found = _run(problem, slots.stack(chosen), config, keys[:, np.array(members)])
-        found = jax.device_get(found)
+        found = jax.device_get(found)  # slices on the device would be compiled one by one
         for i, graph in enumerate(graphs):
             for position, j in enumerate(members):
-                at = lambda a, i=i, p=position: a[i, p]
+                at = lambda a, i=i, p=position: jnp.asarray(a[i, p])
                 table[i][j] = _embedding(graph, signatures[j], *jax.tree.map(at, found))
     return table
 
