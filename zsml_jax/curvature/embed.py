@@ -270,10 +270,13 @@ def _train(
     batch: int,
 ) -> tuple[Place, Array, Scores]:
     graphs, signatures = keys.shape
-    which = jnp.indices((graphs, signatures)).reshape(2, -1)
+    trials = graphs * signatures
+    # Batches of one size: a smaller last one would be compiled as a program of its own.
+    size = -(-trials // -(-trials // batch))
+    rows = jnp.minimum(jnp.arange(-(-trials // size) * size), trials - 1)
 
-    def one(row: tuple[Array, Array]) -> tuple[Place, Array, Scores]:
-        i, j = row
+    def one(row: Array) -> tuple[Place, Array, Scores]:
+        i, j = jnp.divmod(row, signatures)
         here, spec = jax.tree.map(lambda a: a[i], problem), jax.tree.map(lambda a: a[j], stacked)
         first = slots.init(spec, here.pairs.shape[-1], key=keys[i, j], scale=hyper.initial_scale)
         learnable = spec.used * jnp.abs(spec.sign)
@@ -287,8 +290,8 @@ def _train(
         place, losses = _descend(total, first, spaces, rates, masked, hyper.clip_step, steps)
         return place, losses, score(slots.distances(spec, place, reduction=reduction), here)
 
-    found = jax.lax.map(one, tuple(which), batch_size=min(batch, graphs * signatures))
-    return jax.tree.map(lambda a: a.reshape(graphs, signatures, *a.shape[1:]), found)
+    found = jax.lax.map(one, rows, batch_size=size)
+    return jax.tree.map(lambda a: a[:trials].reshape(graphs, signatures, *a.shape[1:]), found)
 
 
 def _mean_loss(found: Array, problem: Problem, loss: Loss) -> Array:
