@@ -1,6 +1,8 @@
 """The knowledge graph Nations, 14 countries, under 63 signatures.
 
-python -m experiments.pathways nations
+    python -m experiments.pathways nations
+
+Not yet run. One graph: there is no interval and no verdict.
 """
 
 from experiments.pathways_config import Config

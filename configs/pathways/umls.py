@@ -1,6 +1,8 @@
 """The knowledge graph UMLS, 135 medical concepts, under 63 signatures.
 
-python -m experiments.pathways umls
+    python -m experiments.pathways umls
+
+Not yet run. One graph: there is no interval and no verdict.
 """
 
 from experiments.pathways_config import Config
