@@ -2,7 +2,7 @@
 
     python -m experiments.pathways all --graphs-file pathways.json.gz
 
-Never run: some 1,270 graphs at half a minute to ten minutes each are days on two cores. The sample is what was run.
+Never run: some 1,270 graphs at half a minute to ten minutes each are days on two cores.
 """
 
 from experiments.pathways_config import Config

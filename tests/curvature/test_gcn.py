@@ -116,7 +116,7 @@ def test_models_learn_the_edges_of_two_communities_and_a_batch_trains_as_each_al
     chance = lambda i, j: 0.6 if side[i] == side[j] else 0.03
     rows = [(f"{i:02}", f"{j:02}") for i in range(30) for j in range(i) if rng.random() < chance(i, j)]
     graph = graphs.from_edges(rows)
-    parts = links.split(graph, seed=0)
+    parts = links.split(graph, seed=0, fewest=15)
     x = [rng.normal(size=(len(graph), 4)).astype(np.float32) for _ in range(3)]
     hyper = link_training.grid([0.03, 0.01], [0.0])
     config = GcnConfig(("h", "e", "s"), ((4, 4, 3),) * 3)
