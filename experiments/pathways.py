@@ -83,7 +83,11 @@ def embed_graph(config: Config, graph: Graph) -> dict[str, dict[str, list[float]
     _add(found, "Laplacian", spectral.scores, 1.0)
     problem = embed.prepare([graph])
     suggested = signature.suggest(
-        problem.distances[0] * problem.pairs[0], problem.neighbours[0], key=jax.random.key(config.seed), dim=config.dim
+        problem.distances[0] * problem.pairs[0],
+        problem.neighbours[0],
+        key=jax.random.key(config.seed),
+        factors=config.most,
+        dim=config.dim,
     )
     found["suggested"] = dict(found[",".join(map(str, signature.counts(suggested)))])
     return found
