@@ -85,6 +85,7 @@ def test_the_same_key_gives_the_same_embedding_and_another_another(tiny):
     assert again.distortion != other.distortion
 
 
+@pytest.mark.slow
 def test_padding_and_batching_change_nothing():
     shaped = [shapes.tree(2), shapes.cycle(5)]
     signatures = [MIXED, Product((("h", 1, 2),)), Product((("e", 1, 3), ("s", 2, 2)))]
