@@ -99,6 +99,16 @@ _CITES = {
     "mixup": ["zhang2018mixup"],
     "learn_then_test": ["angelopoulos2021ltt", "clopper1934binomial"],
     "coreset": ["sener2018coreset"],
+    "product_embedding": ["gu2019product", "sala2018hyperbolic"],
+    "kappa_gcn": ["bachmann2020constant"],
+    "product_gcn": ["mcneela2024pathways", "chami2019hgcn"],
+    "gcn": ["kipf2017gcn"],
+    "graphsage": ["hamilton2017graphsage"],
+    "node2vec": ["grover2016node2vec"],
+    "laplacian_eigenmaps": ["belkin2003laplacian"],
+    "riemannian_adam": ["becigneul2019adaptive"],
+    "fermi_dirac": ["krioukov2010hyperbolic"],
+    "adamic_adar": ["adamic2003friends"],
 }
 
 

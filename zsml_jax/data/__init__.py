@@ -2,7 +2,8 @@
 
 Start with :func:`load` for a labelled set in memory, with :func:`batches` for a stream of training batches, with
 :func:`token_batches` for those of a language model (its texts from :mod:`.documents`), and with :mod:`.assets` for the
-weights and texts that ride inside Python packages. :mod:`.hierarchy` reads class hierarchies,
+weights and texts that ride inside Python packages. :mod:`.hierarchy` reads class hierarchies, :mod:`.graphs` and
+:mod:`.pathways` graphs,
 :mod:`.label_shift_sampling` moves a set's label distribution on purpose, and :mod:`.cached_embeddings` reads what an
 encoder computed elsewhere. Importing this package is cheap: each of its modules is imported on first use.
 """
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
         assets,
         cached_embeddings,
         documents,
+        graphs,
         hierarchy,
         label_shift_sampling,
+        pathways,
         pipeline,
         tfds_source,
         token_rows,
@@ -44,8 +47,10 @@ _MODULES = (
     "assets",
     "cached_embeddings",
     "documents",
+    "graphs",
     "hierarchy",
     "label_shift_sampling",
+    "pathways",
     "pipeline",
     "tfds_source",
     "token_rows",
@@ -62,9 +67,11 @@ __all__ = [
     "dirichlet_label_distribution",
     "document_mask",
     "documents",
+    "graphs",
     "hierarchy",
     "label_shift_sampling",
     "load",
+    "pathways",
     "pipeline",
     "resample",
     "tfds_source",

@@ -2,7 +2,8 @@
 
 Start with :mod:`.metrics` for plain classification, :mod:`.groups` for averages and the worst case over groups,
 :mod:`.calibration` for probabilities, :mod:`.language_modelling` for language models, and :func:`bootstrap_interval`
-for the uncertainty of any of them. Labels come first, and all metrics run under ``jit`` and ``vmap``.
+for the uncertainty of any of them. Labels come first, and all metrics run under ``jit`` and ``vmap``. :mod:`.ranking`
+measures link prediction, on the host.
 """
 
 from zsml_jax.evaluate.bootstrap import (

@@ -58,7 +58,7 @@ def grouped_bars(
     if not methods:
         raise ValueError("values must hold at least one data set with one method, got none")
     width = 0.8 / len(methods)
-    figure, axes = _figure(max(4.8, 1.6 + 0.45 * len(groups) * (len(methods) + 1)), 3.6, title)
+    figure, axes = empty_figure(max(4.8, 1.6 + 0.45 * len(groups) * (len(methods) + 1)), 3.6, title)
     for m, method in enumerate(methods):
         at = [i for i, group in enumerate(groups) if method in values[group]]
         value, low, high = scale * np.array([_interval(values[groups[i]][method]) for i in at]).T
@@ -128,14 +128,14 @@ def label_histogram(
     first, second, wanted = (share[order] for share in shares)
     x = np.arange(k)
     if k > 16:
-        figure, axes = _figure(7.0, 3.4, title)
+        figure, axes = empty_figure(7.0, 3.4, title)
         axes.stairs(wanted, np.arange(k + 1) - 0.5, fill=True, color="#d2d7de", label=names[2], zorder=1)
         for share, name, color in ((first, names[0], PALETTE[0]), (second, names[1], PALETTE[1])):
             axes.stairs(share, np.arange(k + 1) - 0.5, color=color, lw=1.6, label=name, zorder=3)
         axes.set_xlabel(f"{k} classes, the most frequent one first")
         axes.set_xlim(-0.5, k - 0.5)
     else:
-        figure, axes = _figure(max(4.8, 1.4 + 0.75 * k), 3.4, title)
+        figure, axes = empty_figure(max(4.8, 1.4 + 0.75 * k), 3.4, title)
         for share, name, shift, color in ((first, names[0], -0.2, PALETTE[0]), (second, names[1], 0.2, PALETTE[1])):
             axes.bar(x + shift, share, 0.37, color=color, label=name, zorder=2)
         axes.hlines(wanted, x - 0.44, x + 0.44, color=_INK, lw=2.0, label=names[2], zorder=4)
@@ -176,7 +176,7 @@ def lines(
       ValueError: if a curve has not one value for each point.
     """
     x = np.asarray(x, float)
-    figure, axes = _figure(5.6, 3.6, title)
+    figure, axes = empty_figure(5.6, 3.6, title)
     for i, (name, curve) in enumerate(curves.items()):
         parts = [np.asarray(part, float) for part in (curve if isinstance(curve, Band) else (curve,))]
         if any(part.shape != x.shape for part in parts):
@@ -229,7 +229,7 @@ def scatter(
         raise ValueError("points must hold at least one point, got none")
     if log_x and (bad := [name for name, (x, _) in points.items() if float(x) <= 0]):
         raise ValueError(f"points must be positive on a logarithmic axis, got others for {bad}")
-    figure, axes = _figure(5.6, 3.6, title)
+    figure, axes = empty_figure(5.6, 3.6, title)
     for i, (name, (x, measured)) in enumerate(points.items()):
         value, low, high = scale * np.array(_interval(measured))
         spread = np.maximum([[value - low], [high - value]], 0.0)
@@ -243,7 +243,8 @@ def scatter(
     return figure
 
 
-def _figure(width: float, height: float, title: str) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.Axes"]:
+def empty_figure(width: float, height: float, title: str) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.Axes"]:
+    """Returns a figure of so many inches and its axes, with the looks that all figures share."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")

@@ -1,0 +1,109 @@
+r"""Many signatures as one array: every factor a slot of ambient coordinates, its sign data, its absence a zero.
+
+A product of h, e and s factors becomes ``(slots, n, width)``, padded to the slots and the width of the batch. All pairs
+of a graph are then a few matrix products, and signatures, graphs and seeds are a leading axis for ``vmap``. Padded
+coordinates are zero, and stay so, since their gradient is; padded slots are multiplied by zero.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from zsml_jax.curvature import ambient
+from zsml_jax.curvature.curved_trig import safe_sqrt, twice_arcsin
+from zsml_jax.curvature.manifold import Curvatures, Points, Product, Reduction
+from zsml_jax.typing import Array, Key, Scalar
+
+_SIGN = {"h": -1.0, "e": 0.0, "s": 1.0}
+
+
+class Slots(NamedTuple):
+    """What a signature is to the program; stacked for several.
+
+    Attributes:
+      sign: the sign of the curvature of each slot, ``(slots,)``.
+      used: 1 for a factor and 0 for padding, ``(slots,)``.
+      coordinates: 1 for each coordinate of a factor, without the first, and 0 for padding, ``(slots, width - 1)``.
+    """
+
+    sign: Float[Array, "*b slots"]
+    used: Float[Array, "*b slots"]
+    coordinates: Float[Array, "*b slots width"]
+
+
+class Place(NamedTuple):
+    """Where points are: what is trained.
+
+    Attributes:
+      x: ambient coordinates, ``(slots, n, width)``.
+      log_scale: the logarithm of the length of a unit, ``(slots,)``; that of flat slots stays 0.
+    """
+
+    x: Float[Array, "*b slots n width"]
+    log_scale: Float[Array, "*b slots"]
+
+
+def stack(products: Sequence[Product]) -> Slots:
+    """Returns the slots of several products, padded to the largest.
+
+    Raises:
+      ValueError: if there are none, or one has a factor of kind ``k``.
+    """
+    if not products:
+        raise ValueError("products must name at least one signature, got none")
+    each = [[(g.kind, g.dim) for g in product.factors for _ in range(g.copies)] for product in products]
+    if free := next((p for p, row in zip(products, each, strict=True) if any(kind == "k" for kind, _ in row)), None):
+        raise ValueError(f"products must have factors of kind 'h', 'e' and 's' only to be stacked, got {free}")
+    slots, width = max(map(len, each)), max(dim for row in each for _, dim in row)
+    sign, used = np.zeros((len(each), slots), np.float32), np.zeros((len(each), slots), np.float32)
+    coordinates = np.zeros((len(each), slots, width), np.float32)
+    for i, row in enumerate(each):
+        for j, (kind, dim) in enumerate(row):
+            sign[i, j], used[i, j], coordinates[i, j, :dim] = _SIGN[kind], 1, 1
+    return Slots(jnp.asarray(sign), jnp.asarray(used), jnp.asarray(coordinates))
+
+
+def init(slots: Slots, n: int, *, key: Key, scale: Scalar) -> Place:
+    """Returns normal points around the origin of each slot of one signature."""
+    normal = jax.random.normal(key, (slots.sign.shape[-1], n, slots.coordinates.shape[-1]), jnp.float32)
+    tangents = jnp.asarray(scale) * normal * slots.coordinates[:, None, :]
+    return Place(ambient.lift(tangents, slots.sign[:, None]), jnp.zeros_like(slots.sign))
+
+
+def distances(
+    slots: Slots, place: Place, rows: Float[Array, "slots r width"] | None = None, reduction: Reduction = "l2"
+) -> Float[Array, "r n"]:
+    """Returns the distances of all points to all, or of some rows of points to all, by matrix products.
+
+    Below a thousandth of the unit they are as rough as float32 products are.
+    """
+    x = place.x
+    first = x if rows is None else rows
+    sign = slots.sign[:, None]
+    metric = jnp.concatenate([jnp.broadcast_to(sign[..., None], (*x.shape[:-1], 1)), jnp.ones_like(x[..., 1:])], -1)
+    products = jnp.einsum("krd,knd->krn", first, metric * x)
+    flat = lambda p: jnp.where(sign == 0, jnp.sum(p**2, axis=-1), sign)
+    quarter = (flat(first)[:, :, None] + flat(x)[:, None, :] - 2 * products) / 4
+    each = jnp.exp(place.log_scale)[:, None, None] * twice_arcsin(quarter, slots.sign[:, None, None])
+    if reduction == "l2":
+        return safe_sqrt(jnp.einsum("krn,k->rn", each**2, slots.used))
+    if reduction == "l1":
+        return jnp.einsum("krn,k->rn", each, slots.used)
+    if reduction == "min":
+        return jnp.min(jnp.where(slots.used[:, None, None] > 0, each, jnp.inf), axis=0)
+    raise ValueError(f"reduction must be 'l2', 'l1' or 'min', got {reduction!r}")
+
+
+def unpack(product: Product, place: Place, n: int) -> tuple[Points, Curvatures]:
+    """Returns the first n points of one signature, and its scales, without the padding."""
+    parts, params, at = [], [], 0
+    for group in product.factors:
+        x = place.x[at : at + group.copies, :n, : group.width]
+        parts.append(jnp.moveaxis(x, 0, 1))
+        params.append({"log_scale": place.log_scale[at : at + group.copies]} if group.kind in "hs" else {})
+        at += group.copies
+    return Points(tuple(parts), product), tuple(params)
