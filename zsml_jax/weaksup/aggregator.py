@@ -5,8 +5,8 @@ Weights of the votes start at one and drift towards the log-odds of the accuraci
 .. math:: \dot w_j = \frac{n_j}{\sum_i n_i} \big( \ell_j(w) - w_j \big), \quad
     \ell_j = \log \frac{(k - 1) a_j}{1 - a_j}, \quad a_j = E[p_w(y = \lambda_j) | \lambda_j \text{ votes}] ,
 
-for the time of one, where :math:`n_j` counts the votes of function j. That is what 1,000 steps at the released code's rate
-of 0.001 amount to; a few dozen larger steps give the same weights. Functions that are fitted on the same hundred
+for the time of one, where :math:`n_j` counts the votes of function j. That is what 1,000 steps at the released code's
+rate of 0.001 amount to; a few dozen larger steps give the same weights. Functions that are fitted on the same hundred
 labels err together, which leads the converged model (:mod:`.label_model.naive_bayes`) astray.
 """
 

@@ -1,5 +1,8 @@
 """A set of labelling functions that was found by fitting: it votes on any examples, new ones too."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -53,7 +56,7 @@ def vote(functions: LabelingFunctions, features: Float[Array, "n d"]) -> Int[Arr
 
     def block(x: Array) -> Array:
         given = bands.votes(functions.heuristics.probs(x), functions.widths, prior=functions.prior)
-        return targeted(given, functions.target, functions.kept)
+        return targeted(given, jnp.asarray(functions.target), jnp.asarray(functions.kept))
 
     return mapped_over_rows(block, features, size=2048).astype(jnp.int8)
 
@@ -68,7 +71,8 @@ def without_empty_places(functions: LabelingFunctions) -> LabelingFunctions:
     """Returns the set with the functions that are kept, and no others; not under ``jit``."""
     rows = np.flatnonzero(np.asarray(functions.kept))
     part = lambda leaf: jnp.asarray(leaf)[rows]
-    return functions.replace(
+    return dataclasses.replace(
+        functions,
         heuristics=functions.heuristics.take(rows),
         widths=part(functions.widths),
         target=part(functions.target),
@@ -77,7 +81,7 @@ def without_empty_places(functions: LabelingFunctions) -> LabelingFunctions:
     )
 
 
-def joined(sets: list[LabelingFunctions]) -> LabelingFunctions:
+def joined(sets: Sequence[LabelingFunctions]) -> LabelingFunctions:
     """Returns one set with the functions of all, which were fitted on the same examples."""
     first = sets[0]
     stack = lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves])
@@ -85,10 +89,13 @@ def joined(sets: list[LabelingFunctions]) -> LabelingFunctions:
     for families in zip(*(s.heuristics.parts for s in sets), strict=True):
         if hasattr(families[0], "points"):
             features = stack(*(f.feature for f in families))
-            parts.append(families[0].replace(feature=features, labels=stack(*(f.labels for f in families))))
+            parts.append(
+                dataclasses.replace(families[0], feature=features, labels=stack(*(f.labels for f in families)))
+            )
         else:
             parts.append(jax.tree.map(stack, *families))
-    return first.replace(
+    return dataclasses.replace(
+        first,
         heuristics=Chosen(stack(*(s.heuristics.part for s in sets)), tuple(parts)),
         widths=stack(*(s.widths for s in sets)),
         target=stack(*(s.target for s in sets)),

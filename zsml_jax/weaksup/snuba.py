@@ -6,7 +6,8 @@ Jaccard distance to what the kept ones already cover; and finds the examples tha
 
 .. math:: \max_y p(y | \lambda_1 \dots \lambda_m) \le \tfrac1K + \gamma, \quad \gamma = \tfrac12 - m^{-3/2}
 
-by the posterior of a naive-Bayes model of the votes (:mod:`.aggregator`). It ends when no example is vague, or after 23 rounds.
+by the posterior of a naive-Bayes model of the votes (:mod:`.aggregator`). It ends when no example is vague, or after
+23 rounds.
 
 With more than two classes, ``"unipolar"`` solves each class against the rest, whose votes for the rest become abstains,
 and ``"multipolar"`` chooses among classifiers of all classes (Roberts et al., NeurIPS 2022).
@@ -18,7 +19,6 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float, Int
 
 from zsml_jax.typing import AnyArray, Array, Key
@@ -27,6 +27,7 @@ from zsml_jax.weaksup import functions as function_sets
 from zsml_jax.weaksup.functions import LabelingFunctions
 from zsml_jax.weaksup.heuristics import bands, candidates
 from zsml_jax.weaksup.heuristics.candidates import Candidates, Chosen, Family
+from zsml_jax.weaksup.heuristics.neighbours import Neighbours
 from zsml_jax.weaksup.partly_labelled import checked_examples
 from zsml_jax.weaksup.vote_matrix import ABSTAIN, summed_over_rows
 
@@ -209,5 +210,7 @@ def _vague(votes: Array, labelled_votes: Array, count: Array, k: int) -> Array:
 
 
 def _with_points(chosen: Chosen, points: Array) -> Chosen:
-    parts = (part.replace(points=points) if hasattr(part, "points") else part for part in chosen.parts)
-    return chosen.replace(parts=tuple(parts))
+    parts = (
+        dataclasses.replace(part, points=points) if isinstance(part, Neighbours) else part for part in chosen.parts
+    )
+    return Chosen(chosen.part, tuple(parts))

@@ -1,5 +1,6 @@
 """All heuristics of several families over combinations of features, fitted together and numbered through."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Literal
@@ -78,7 +79,7 @@ class Chosen:
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             if isinstance(mine, Neighbours) and isinstance(theirs, Neighbours):
                 feature, labels = write(mine.feature, theirs.feature), write(mine.labels, theirs.labels)
-                merged.append(mine.replace(feature=feature, labels=labels))
+                merged.append(dataclasses.replace(mine, feature=feature, labels=labels))
             else:
                 merged.append(jax.tree.map(write, mine, theirs))
         return Chosen(write(self.part, other.part), tuple(merged))
@@ -111,7 +112,7 @@ def combinations(
     chosen = []
     for size in range(1, cardinality + 1):
         every = np.array(list(itertools.combinations(range(d), size)))
-        if limit and limit < len(every):
+        if key is not None and 0 < limit < len(every):
             picked = jax.random.choice(jax.random.fold_in(key, size), len(every), (limit,), replace=False)
             every = every[np.sort(np.asarray(picked))]
         chosen.append(every)
@@ -146,7 +147,7 @@ def fit(
         if family == "stump":
             single = columns[0][:, 0]
             found = stumps.fit(features[:, single], labels, weights, k)
-            parts.append(found.replace(feature=jnp.asarray(single)))
+            parts.append(dataclasses.replace(found, feature=jnp.asarray(single)))
         else:
             fit_one = logistic.fit if family == "logistic" else neighbours.fit
             parts += [fit_one(features, labels, weights, k, size) for size in columns]
@@ -155,5 +156,5 @@ def fit(
 
 def _rows(part: Heuristics, rows: Array | np.ndarray) -> Heuristics:
     if isinstance(part, Neighbours):  # whose points are of all of them
-        return part.replace(feature=jnp.asarray(part.feature)[rows], labels=jnp.asarray(part.labels)[rows])
+        return dataclasses.replace(part, feature=jnp.asarray(part.feature)[rows], labels=jnp.asarray(part.labels)[rows])
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], part)
