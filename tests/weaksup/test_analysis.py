@@ -19,18 +19,23 @@ def draw(k=3, n=200):
 def test_the_figures_are_those_of_snorkels_analysis():
     labeling = pytest.importorskip("snorkel.labeling", reason="needs the oracle extra")
     votes, labels = draw()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        peer = labeling.LFAnalysis(votes)
     ours = weaksup.analyze(votes, 3, labels)
-    np.testing.assert_allclose(ours.coverage, peer.lf_coverages(), atol=1e-6)
-    np.testing.assert_allclose(ours.overlap, peer.lf_overlaps(), atol=1e-6)
-    np.testing.assert_allclose(ours.conflict, peer.lf_conflicts(), atol=1e-6)
-    np.testing.assert_allclose(ours.accuracy, peer.lf_empirical_accuracies(labels), atol=1e-6)
-    assert [np.flatnonzero(row).tolist() for row in ours.polarity] == peer.lf_polarities()
-    np.testing.assert_allclose(ours.any_coverage, peer.label_coverage(), atol=1e-6)
-    np.testing.assert_allclose(ours.any_overlap, peer.label_overlap(), atol=1e-6)
-    np.testing.assert_allclose(ours.any_conflict, peer.label_conflict(), atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy tells Snorkel of its plans
+        peer = labeling.LFAnalysis(votes)
+        expected = {
+            "coverage": peer.lf_coverages(),
+            "overlap": peer.lf_overlaps(),
+            "conflict": peer.lf_conflicts(),
+            "accuracy": peer.lf_empirical_accuracies(labels),
+            "any_coverage": peer.label_coverage(),
+            "any_overlap": peer.label_overlap(),
+            "any_conflict": peer.label_conflict(),
+        }
+        polarities = peer.lf_polarities()
+    for name, value in expected.items():
+        np.testing.assert_allclose(getattr(ours, name), value, atol=1e-6, err_msg=name)
+    assert [np.flatnonzero(row).tolist() for row in ours.polarity] == polarities
 
 
 def test_each_figure_counted_by_hand():

@@ -1,6 +1,6 @@
 """A critical-difference diagram: mean ranks on a line, bars over those that are not told apart (Demšar, 2006)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from zsml_jax.report.plot import PALETTE
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def critical_difference(
-    ranks: dict[str, Scalar], groups: Sequence[Sequence[str]], difference: Scalar, *, title: str = ""
+    ranks: Mapping[str, Scalar], groups: Sequence[Sequence[str]], difference: Scalar, *, title: str = ""
 ) -> "matplotlib.figure.Figure":
     """Draws mean ranks.
 

@@ -28,7 +28,11 @@ def votes(probs: Float[Array, "n h k"], widths: Float[AnyArray, " h"], *, prior:
 def best_widths(probs: Float[Array, "n h k"], labels: Int[Array, " n"], *, prior: Scalar) -> Float[Array, " h"]:
     """Returns, for each heuristic, the width with the best weighted F1 on labelled examples; the widest of equals."""
     grid = jnp.asarray(WIDTHS, probs.dtype)
-    score = lambda width: weighted_f1(votes(probs, width, prior=prior), labels, probs.shape[-1])
+
+    def score(width: Array) -> Array:
+        given = votes(probs, jnp.broadcast_to(width, probs.shape[1:2]), prior=prior)
+        return weighted_f1(given, labels, probs.shape[-1])
+
     scores = jax.vmap(score)(grid)  # (widths, h)
     return grid[len(grid) - 1 - jnp.argmax(scores[::-1], axis=0)]
 
