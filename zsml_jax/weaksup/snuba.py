@@ -163,8 +163,7 @@ def _fit(
         )
 
     places = config.places + config.first_keep - 1
-    shapes = jax.eval_shape(fit_all, jnp.ones(n_labelled))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    nothing = jax.tree.map(jnp.zeros_like, fit_all(jnp.ones(n_labelled)))  # only its shapes are read
     first = _State(
         chosen=_with_points(nothing.take(jnp.zeros(places, int)), x_labelled),
         widths=jnp.zeros(places, x.dtype),
