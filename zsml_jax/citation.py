@@ -76,6 +76,18 @@ _CITES = {
     "successive_halving": ["jamieson2016halving"],
     "asha": ["li2020asha", "jamieson2016halving"],
     "population_based_training": ["jaderberg2017pbt"],
+    "weak_supervision": ["ratner2016programming"],
+    "snorkel": ["ratner2019metal"],
+    "metal": ["ratner2019metal"],
+    "flyingsquid": ["fu2020flyingsquid"],
+    "dawid_skene": ["dawid1979em"],
+    "snuba": ["varma2018snuba"],
+    "iws": ["boecking2021iws"],
+    "goggles": ["das2020goggles"],
+    "label_propagation": ["zhu2002propagation"],
+    "performance_profiles": ["dolan2002profiles"],
+    "critical_difference": ["demsar2006comparisons"],
+    "spherical_mnist": ["cohen2018spherical"],
 }
 
 

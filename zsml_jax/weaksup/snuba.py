@@ -148,7 +148,7 @@ def _fit(
         chosen, width = found.take(best), widths[best]
         write = lambda old, new, axis: jax.lax.dynamic_update_slice_in_dim(old, new, state.count, axis=axis)
         kept = jnp.arange(places) < count
-        every, none = jnp.full(config.first_keep, ABSTAIN), state.votes[:, :0]
+        every, none = jnp.full(config.first_keep, ABSTAIN), state.votes[:0, : config.first_keep]
         added = LabelingFunctions(chosen, width, every, jnp.ones_like(every, bool), prior, none, x.shape[1])
         votes_now = jnp.where(kept, write(state.votes, function_sets.vote(added, x), 1), ABSTAIN)
         labelled_now = jnp.where(kept, write(state.labelled_votes, votes[:, best].astype(jnp.int8), 1), ABSTAIN)
