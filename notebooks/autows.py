@@ -15,7 +15,7 @@
 #
 # Of 1,797 handwritten digits a hundred have a label: is it above four? Snuba chooses labelling functions among small
 # classifiers, a label model weighs their votes, and a regression learns from the result. This takes about two minutes
-# on  # two CPU cores.
+# on two CPU cores.
 #
 # Run it inside of a checkout (in Colab, clone the repository first), which the next cell installs if need be.
 

@@ -76,7 +76,8 @@ def test_functions_vote_on_new_examples_as_on_those_of_the_fit(k, polarity):
     votes = np.asarray(functions.votes(x))
     np.testing.assert_array_equal(votes, functions.fitted_votes)
     voted = votes != -1
-    assert voted.any(axis=0).all()
+    # A unipolar function may be sure of the rest alone, and then says nothing.
+    assert polarity == "unipolar" or voted.any(axis=0).all()
     assert (votes == truth[:, None])[voted].mean() > 1 / k + 0.2
 
 

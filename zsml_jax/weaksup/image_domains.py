@@ -45,7 +45,7 @@ def spherical(images: Float[AnyArray, "n y x"], *, key: Key, size: int = 60) -> 
     )[: len(images)]
 
 
-def _blocks(images: Array, keys: Key, rows: int = 256) -> tuple[Array, Key]:
+def _blocks(images: Array, keys: Array, rows: int = 256) -> tuple[Array, Array]:
     places = jnp.minimum(jnp.arange(-(-len(images) // rows) * rows), len(images) - 1).reshape(-1, rows)
     return images[places], keys[places]
 
