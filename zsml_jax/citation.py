@@ -109,6 +109,18 @@ _CITES = {
     "riemannian_adam": ["becigneul2019adaptive"],
     "fermi_dirac": ["krioukov2010hyperbolic"],
     "adamic_adar": ["adamic2003friends"],
+    "weak_supervision": ["ratner2016programming"],
+    "snorkel": ["ratner2019metal"],
+    "metal": ["ratner2019metal"],
+    "flyingsquid": ["fu2020flyingsquid"],
+    "dawid_skene": ["dawid1979em"],
+    "snuba": ["varma2018snuba"],
+    "iws": ["boecking2021iws"],
+    "goggles": ["das2020goggles"],
+    "label_propagation": ["zhu2002propagation"],
+    "performance_profiles": ["dolan2002profiles"],
+    "critical_difference": ["demsar2006comparisons"],
+    "spherical_mnist": ["cohen2018spherical"],
 }
 
 

@@ -1,0 +1,126 @@
+"""The label models beside the libraries that have them, on the same votes."""
+
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from zsml_jax.weaksup import label_model, synthetic
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "weaksup" / "flyingsquid.npz"
+ACCURACIES = np.array([0.85, 0.8, 0.7, 0.65, 0.6])
+
+
+def draw(seed, n=400, k=2, **options):
+    problem = synthetic.independent_votes(jax.random.key(seed), n, ACCURACIES, k=k, **{"propensities": 0.8, **options})
+    return np.asarray(problem.votes), np.asarray(problem.labels)
+
+
+def as_frame(votes):
+    """Votes as crowd-kit takes them; only examples with a vote."""
+    pd = pytest.importorskip("pandas", reason="crowd-kit takes pandas frames")
+    rows, columns = np.nonzero(votes != -1)
+    return pd.DataFrame({"task": rows, "worker": columns, "label": votes[rows, columns]})
+
+
+def crowd_kit(name, votes, **options):
+    crowdkit = pytest.importorskip("crowdkit.aggregation", reason="needs the oracle extra")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = getattr(crowdkit, name)(**options).fit_predict_proba(as_frame(votes))
+    return table.reindex(range(len(votes))).sort_index(axis=1).to_numpy()
+
+
+def snorkel_posterior(votes, k, *, seed, **options):
+    """Snorkel's posterior, and the number between 0 and 1 that it draws for its starting point."""
+    model = pytest.importorskip("snorkel.labeling.model", reason="needs the oracle extra")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = model.LabelModel(cardinality=k, verbose=False)
+        fitted.fit(votes, seed=seed, progress_bar=False, **options)
+        return fitted.predict_proba(votes), np.random.RandomState(seed).random_sample()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("k", [2, 4])
+def test_majority_vote_is_crowd_kits(k):
+    votes, _ = draw(0, k=k)
+    voted = (votes != -1).any(axis=1)
+    ours = label_model.majority_vote.fit(votes, k).posterior(votes)
+    np.testing.assert_allclose(ours[voted], crowd_kit("MajorityVote", votes)[voted], atol=1e-6)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("name", "theirs"), [("dawid_skene", "DawidSkene"), ("naive_bayes", "OneCoinDawidSkene")])
+@pytest.mark.parametrize("k", [2, 3])
+def test_em_ends_where_crowd_kits_ends(name, theirs, k):
+    votes, _ = draw(1, n=300, k=k)
+    voted = (votes != -1).any(axis=1)
+    expected = crowd_kit(theirs, votes, n_iter=400, tol=1e-12)
+    fitted = getattr(label_model, name).fit(votes, k, tolerance=0.0, max_iterations=400)
+    np.testing.assert_allclose(fitted.posterior(votes)[voted], expected[voted], atol=2e-3)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_metal_takes_snorkels_steps(k, skewed):
+    votes, _ = draw(2, k=k)
+    balance = np.arange(1, k + 1) / np.arange(1, k + 1).sum() if skewed else np.full(k, 1 / k)
+    expected, scale = snorkel_posterior(votes, k, seed=3, n_epochs=100, class_balance=balance.tolist())
+    fitted = label_model.metal.fit(votes, k, steps=100, initial_scale=scale, class_balance=balance)
+    np.testing.assert_allclose(fitted.posterior(votes), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["all_vote", "abstaining"])
+def test_triplets_are_those_of_the_released_flyingsquid(name):
+    recorded = np.load(GOLDEN)
+    votes = np.select([recorded[name] == 1, recorded[name] == -1], [1, 0], -1)
+    fitted = label_model.flyingsquid.fit(votes, 2)
+    np.testing.assert_allclose(fitted.posterior(votes), recorded[f"{name}_equal"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["all_vote", "abstaining"])
+def test_the_released_flyingsquid_counts_the_class_balance_twice(name):
+    recorded = np.load(GOLDEN)
+    votes = np.select([recorded[name] == 1, recorded[name] == -1], [1, 0], -1)
+    balance = np.array([0.8, 0.2])
+    posterior = label_model.flyingsquid.fit(votes, 2, class_balance=balance).posterior(votes)
+    twice = posterior * balance
+    np.testing.assert_allclose(twice / twice.sum(axis=1, keepdims=True), recorded[f"{name}_skewed"], atol=1e-5)
+
+
+def test_one_against_the_rest_is_the_binary_method_for_each_class():
+    votes, _ = draw(4, n=500, k=3)
+    posterior = label_model.flyingsquid.fit(votes, 3).posterior(votes)
+    columns = []
+    for label in range(3):
+        binary = np.where(votes == -1, -1, votes == label).astype(int)
+        fitted = label_model.flyingsquid.fit(binary, 2, class_balance=np.array([2 / 3, 1 / 3]))
+        columns.append(fitted.posterior(binary)[:, 1])
+    expected = np.stack(columns, axis=1)
+    np.testing.assert_allclose(posterior, expected / expected.sum(axis=1, keepdims=True), atol=1e-4)
+
+
+@pytest.mark.oracle
+@pytest.mark.slow
+def test_accuracy_is_never_worse_than_the_libraries_over_100_problems():
+    problems = [draw(seed, n=200, propensities=0.7) for seed in range(100)]
+    rates = {name: [] for name in ("majority", "ds", "one_coin", "metal")}
+    mean = lambda posterior, labels, voted: (posterior.argmax(axis=1) == labels)[voted].mean()
+    for seed, (votes, labels) in enumerate(problems):
+        voted = (votes != -1).any(axis=1)
+        pairs = {
+            "majority": (label_model.majority_vote.fit(votes, 2), crowd_kit("MajorityVote", votes)),
+            "ds": (label_model.dawid_skene.fit(votes, 2), crowd_kit("DawidSkene", votes)),
+            "one_coin": (label_model.naive_bayes.fit(votes, 2), crowd_kit("OneCoinDawidSkene", votes)),
+            "metal": (label_model.metal.fit(votes, 2), snorkel_posterior(votes, 2, seed=seed)[0]),
+        }
+        for name, (fitted, theirs) in pairs.items():
+            ours = np.asarray(fitted.posterior(votes))
+            rates[name].append((mean(ours, labels, voted), mean(np.nan_to_num(theirs), labels, voted)))
+    for name, pairs in rates.items():
+        ours, theirs = np.mean(pairs, axis=0)
+        assert ours >= theirs - 1e-3, (name, ours, theirs)

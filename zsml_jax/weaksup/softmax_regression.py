@@ -1,0 +1,150 @@
+r"""Softmax regression on hard or soft labels, by L-BFGS: the few-shot baseline, and a linear end model.
+
+.. math:: \min_{W, b} \; C \sum_i w_i \Big( - \sum_y q_{iy} \log p_{iy} \Big) + \tfrac12 \lVert W \rVert^2 ,
+
+whose intercept is free, as in scikit-learn; with two classes the penalty is that of its binary form. With soft labels q
+the loss is the noise-aware one: its expectation over the class that is not known (Ratner et al., NeurIPS 2016).
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Bool, Float, Int
+
+from zsml_jax.typing import AnyArray, Array, Scalar
+from zsml_jax.weaksup.partly_labelled import checked_examples
+from zsml_jax.weaksup.vote_matrix import checked_features
+
+
+@flax.struct.dataclass
+class SoftmaxRegression:
+    """A fitted regression, a pytree.
+
+    Attributes:
+      weights: ``(d, k)``.
+      bias: ``(k,)``.
+      converged: whether the largest entry of the gradient is within the tolerance.
+      iterations: L-BFGS steps.
+    """
+
+    weights: Float[AnyArray, "*batch d k"]
+    bias: Float[AnyArray, "*batch k"]
+    converged: Bool[AnyArray, "*batch"]
+    iterations: Int[AnyArray, "*batch"]
+
+    def posterior(self, features: Float[AnyArray, "n d"]) -> Float[Array, "n k"]:
+        """Returns the probability of each class.
+
+        Raises:
+          ValueError: if the features are not finite, or have other columns than those of the fit.
+        """
+        x = checked_features(features, d=self.weights.shape[0])
+        return jax.nn.softmax(jnp.dot(x, self.weights, precision="highest") + self.bias, axis=1)
+
+
+def fit_labelled(
+    features: Float[AnyArray, "n d"],
+    labels: Int[AnyArray, " n"],
+    *,
+    inverse_penalty: Scalar = 1.0,
+    tolerance: Scalar = 1e-4,
+    max_iterations: int = 500,
+) -> SoftmaxRegression:
+    """Fits the examples that have a label.
+
+    Args:
+      features: one row an example.
+      labels: class indices, and -1 for the examples without a label.
+      inverse_penalty: C.
+      tolerance: of the largest entry of the gradient.
+      max_iterations: L-BFGS steps at most.
+
+    Raises:
+      ValueError: if features or labels are not sound, or a class has no label.
+    """
+    x, rows, truth, k = checked_examples(features, labels)
+    options = (inverse_penalty, tolerance, max_iterations)
+    return _fit(x[rows], jax.nn.one_hot(truth, k), jnp.ones(len(rows)), *options)
+
+
+def fit_soft(
+    features: Float[AnyArray, "n d"],
+    posteriors: Float[AnyArray, "n k"],
+    weights: Float[AnyArray, " n"] | None = None,
+    *,
+    inverse_penalty: Scalar = 1.0,
+    tolerance: Scalar = 1e-2,
+    max_iterations: int = 200,
+) -> SoftmaxRegression:
+    """Fits the posteriors of a label model.
+
+    Args:
+      features: one row an example.
+      posteriors: the probability of each class.
+      weights: of each example; zero leaves out one that no function votes on.
+      inverse_penalty: C.
+      tolerance: of the largest entry of the gradient, which grows with the number of examples.
+      max_iterations: L-BFGS steps at most.
+
+    Raises:
+      ValueError: if the features are not sound, or the posteriors are no distributions of as many examples.
+    """
+    x = checked_features(features)
+    q = checked_posteriors(posteriors, len(x))
+    given = jnp.ones(len(x)) if weights is None else jnp.asarray(weights, x.dtype)
+    return _fit(x, q, given, inverse_penalty, tolerance, max_iterations)
+
+
+def checked_posteriors(posteriors: Float[AnyArray, "n k"], n: int) -> Float[Array, "n k"]:
+    """Returns the posteriors as a JAX array.
+
+    Raises:
+      ValueError: if there are not n rows of at least two entries, or one is negative or does not sum to one within
+      1e-2.
+    """
+    shape = np.shape(posteriors)
+    if len(shape) != 2 or shape[0] != n or shape[1] < 2:
+        raise ValueError(f"posteriors must have shape ({n}, k) with k >= 2, got shape {shape}")
+    if not isinstance(posteriors, jax.core.Tracer):
+        values = np.asarray(posteriors)
+        bad = ~(np.abs(values.sum(axis=1) - 1) <= 1e-2) | (values < 0).any(axis=1)
+        if bad.any():
+            raise ValueError(f"posteriors must hold distributions; row {int(bad.argmax())} is {values[bad.argmax()]}")
+    return jnp.asarray(posteriors, jnp.result_type(float))
+
+
+@functools.partial(jax.jit)
+@jax.default_matmul_precision("highest")
+def _fit(x: Array, q: Array, given: Array, c: Array, tolerance: Array, max_iterations: Array) -> SoftmaxRegression:
+    d, k = x.shape[1], q.shape[1]
+    ridge = 1.0 if k == 2 else 0.5
+
+    def loss(params: tuple[Array, Array]) -> Array:
+        weights, bias = params
+        nll = -(q * jax.nn.log_softmax(x @ weights + bias, axis=1)).sum(axis=1)
+        return c * (given * nll).sum() + ridge * (weights**2).sum()
+
+    optimizer = optax.lbfgs(memory_size=10)
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def unfinished(state: tuple) -> Array:
+        _, _, size, iterations = state
+        return (size > tolerance) & (iterations < max_iterations)
+
+    def step(state: tuple) -> tuple:
+        params, opt_state, _, iterations = state
+        value, slope = value_and_grad(params, state=opt_state)
+        updates, opt_state = optimizer.update(slope, opt_state, params, value=value, grad=slope, value_fn=loss)
+        params = optax.apply_updates(params, updates)
+        ahead = optax.tree.get(opt_state, "grad")
+        size = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(ahead)]).max()
+        return params, opt_state, size, iterations + 1
+
+    start = (jnp.zeros((d, k), x.dtype), jnp.zeros(k, x.dtype))
+    state = (start, optimizer.init(start), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
+    (weights, bias), _, size, iterations = jax.lax.while_loop(unfinished, step, state)
+    return SoftmaxRegression(weights, bias, converged=size <= tolerance, iterations=iterations)
