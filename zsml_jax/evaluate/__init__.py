@@ -8,6 +8,7 @@ Of a pretrained model, :func:`perplexity` scores texts, :mod:`.lama` asks for fa
 evaluation harness of EleutherAI ask whatever its tasks do.
 """
 
+from zsml_jax.evaluate import facts, lama
 from zsml_jax.evaluate.bootstrap import (
     Interval,
     bootstrap_distribution,
@@ -66,8 +67,10 @@ __all__ = [
     "brier_score",
     "confusion_matrix",
     "expected_calibration_error",
+    "facts",
     "group_accuracies",
     "label_histogram",
+    "lama",
     "macro_group_average",
     "micro_average",
     "negative_log_likelihood",
