@@ -13,8 +13,8 @@
 # %% [markdown]
 # # What a smaller model still knows
 #
-# A language model of 135 million parameters is asked for capitals, then pruned and quantised and asked again. Perplexity
-# says how well it still writes; the facts say what it still knows. This takes some minutes on two CPU cores.
+# A language model of 135 million parameters is asked for capitals, then pruned and quantised and asked again.
+# Perplexity says how well it still writes; the facts say what it still knows. This takes some minutes on two CPU cores.
 #
 # Run it inside of a checkout (in Colab, clone the repository first), which the next cell installs if need be.
 
@@ -44,9 +44,9 @@ from zsml_jax.report import plot
 
 # %%
 CAPITALS = """France Paris, Germany Berlin, Italy Rome, Spain Madrid, Japan Tokyo, Russia Moscow, Austria Vienna,
-Cuba Havana, China Beijing, Greece Athens, Egypt Cairo, Poland Warsaw, Ireland Dublin, Portugal Lisbon, Hungary Budapest,
-Sweden Stockholm, Norway Oslo, Denmark Copenhagen, Finland Helsinki, Belgium Brussels, Turkey Ankara, Iran Tehran,
-Iraq Baghdad, Kenya Nairobi, Canada Ottawa, Peru Lima, Chile Santiago, Thailand Bangkok, Vietnam Hanoi, India Delhi"""
+Cuba Havana, China Beijing, Greece Athens, Egypt Cairo, Poland Warsaw, Ireland Dublin, Portugal Lisbon,
+Hungary Budapest, Sweden Stockholm, Norway Oslo, Denmark Copenhagen, Finland Helsinki, Belgium Brussels, Turkey Ankara,
+Iran Tehran, Iraq Baghdad, Kenya Nairobi, Canada Ottawa, Peru Lima, Chile Santiago, Thailand Bangkok, India Delhi"""
 pairs = [pair.split() for pair in CAPITALS.split(",")]
 facts = [Fact(f"The capital of {land} is [MASK].", (town,), "capital", land) for land, town in pairs]
 
@@ -76,7 +76,7 @@ print(f"perplexity {scores.perplexity:.1f}, {scores.bits_per_byte:.2f} bits a by
 
 # %%
 groups = compression.groups(base)
-sparsities = (0.1, 0.3, 0.5, 0.7)
+sparsities = (0.3, 0.5)
 curves = {}
 for name in ("attention", "feed_forward", "all"):
     pruned = [compression.prune(base.params, "magnitude", s, groups=groups[name]) for s in sparsities]
