@@ -104,10 +104,11 @@ def compress(config: Study, point: Point, pretrained: Pretrained, calibration: A
     paths = compression.groups(pretrained)[point.group]
     params, masks = pretrained.params, {}
     if point.pruning:
-        needs_data = point.pruning in ("wanda", "sparsegpt")
+        way: Any = point.pruning
+        needs_data = way in ("wanda", "sparsegpt")
         pruned = compression.prune(
             params,
-            point.pruning,
+            way,
             point.sparsity,
             groups=paths,
             calibration=calibration if needs_data else None,
@@ -118,11 +119,12 @@ def compress(config: Study, point: Point, pretrained: Pretrained, calibration: A
     if not point.scheme:
         return Compressed(params, params, masks)
     method, options = _SCHEMES[point.scheme]
+    given: dict[str, Any] = {**options}
     if options.get("format") in ("int4", "nf4"):
-        options = {**options, "group": config.group_size}
+        given["group"] = config.group_size
     needs_data = method in ("gptq", "awq", "smoothquant")
     stored = compression.quantize(
-        params, method, groups=paths, calibration=calibration if needs_data else None, **options
+        params, method, groups=paths, calibration=calibration if needs_data else None, **given
     )
     runs = stored if point.scheme in _INTEGER_PRODUCTS else quantized.dequantize(stored)
     return Compressed(runs, stored, masks)
@@ -131,4 +133,4 @@ def compress(config: Study, point: Point, pretrained: Pretrained, calibration: A
 def lost_words(masks: Mapping[str, Any]) -> np.ndarray:
     """Returns which words a head can no longer write, as all of their weights are removed."""
     (mask,) = masks.values()
-    return ~np.asarray(mask).any(axis=0)
+    return np.logical_not(np.asarray(mask).any(axis=0))

@@ -1,6 +1,7 @@
 """Recovery of a pruned model: adapters learn beside it, and what is merged is as sparse as before."""
 
 import contextlib
+import dataclasses
 import shutil
 from typing import Any
 
@@ -49,7 +50,7 @@ def recover(
       What the model is worth with the adapter beside it and with the adapter merged into the weights that were kept,
       and the nats of the validation texts with the adapter beside it.
     """
-    base = subject.pretrained.replace(params=pruned.params)
+    base = dataclasses.replace(subject.pretrained, params=pruned.params)
     adapter = peft.adapt(base, method, key=jax.random.key(config.seed))
     run = peft.apply_fn(base.apply)
 

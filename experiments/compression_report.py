@@ -124,7 +124,9 @@ def _pruning(document: Document, config: Pretrained | Synthetic, judge: Judge, r
         figure = plot.lines(x, curves, xlabel="sparsity of the group (%)", ylabel="precision at 1 (%)")
         document.figure(f"pruned_{method}", figure, f"Knowledge against sparsity by group, {method}, with intervals")
     for group in config.groups:
-        curves = {m: _band(judge, results, [Point(group, m, s) for s in config.sparsities]) for m in config.prunings}
+        curves: dict[str, plot.Band] = {
+            m: _band(judge, results, [Point(group, m, s) for s in config.sparsities]) for m in config.prunings
+        }
         figure = plot.lines(x, curves, xlabel=f"sparsity of {group} (%)", ylabel="precision at 1 (%)")
         document.figure(f"methods_{group}", figure, f"Knowledge against sparsity by method, {group}")
     table = Table(["method", "group", "sparsity", *judge.columns()], title="Pruned")

@@ -1,6 +1,7 @@
 """What the compression experiment studies: a model, the facts that it is asked, and texts."""
 
 import contextlib
+import dataclasses
 import gzip
 import json
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ def learn(config: Synthetic, folder: RunFolder) -> Subject:
             folder=folder,
             log_every=50,
         )
-    trained = fresh.replace(params=jax.device_get(result.params))
+    trained = dataclasses.replace(fresh, params=jax.device_get(result.params))
     stream = np.array([token for row in ids for token in row], np.int32)
     texts = {"sentences": [" ".join(sentences[i : i + 4]) for i in range(0, len(sentences), 4)]}
     return Subject(trained, facts, texts, texts["sentences"], rows, stream)
