@@ -5,7 +5,7 @@ an encoder-decoder of T5's kind the whole sentence with its first sentinel in th
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from zsml_jax.evaluate.continuations import T5_START, decoder_logits
 from zsml_jax.evaluate.facts import BLANK, Fact
 from zsml_jax.evaluate.text_scores import start_id
+from zsml_jax.models.batches import pad_rows, plan_batches, round_length
 from zsml_jax.models.bert import Bert
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.models.t5 import T5
@@ -156,14 +157,31 @@ def blank_logits(module: Any, kind: str, width: int = 1) -> Callable[[Params, Py
     return {"masked": masked, "causal": causal, "seq2seq": seq2seq}[kind]
 
 
-def padded(clozes: Sequence[Cloze], size: int, length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns tokens and mask ``(size, length)`` and the blanks ``(size,)``; rows that are left have one token."""
-    tokens, mask = np.full((size, length), pad_id, np.int32), np.zeros((size, length), np.int32)
-    blank = np.zeros(size, np.int32)
-    mask[:, 0] = 1
-    for i, (ids, place) in enumerate(clozes):
-        tokens[i, : len(ids)], mask[i, : len(ids)], blank[i] = ids, 1, place
-    return tokens, mask, blank
+def cloze_batches(
+    clozes: Mapping[int, Cloze], max_length: int, pad_id: int, batch_tokens: int
+) -> Iterator[tuple[list[int], tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Yields by batch the keys of what is in it, and what the model reads.
+
+    Args:
+      clozes: the sentences by a key.
+      max_length: the model's longest sequence.
+      pad_id: what fills rows on the right.
+      batch_tokens: about so many tokens make a batch.
+
+    Yields:
+      The keys, and tokens and mask ``(size, length)`` with the blanks ``(size,)``; rows that are left have one token.
+    """
+    keys, rows = list(clozes), list(clozes.values())
+    widest = min(max_length, round_length(max((len(row.tokens) for row in rows), default=1)))
+    planned = plan_batches(
+        [len(row.tokens) for row in rows], max_length=widest, batch_size=max(1, batch_tokens // widest)
+    )
+    for batch in planned:
+        tokens, mask = pad_rows([np.asarray(row.tokens) for row in rows], batch, pad_id)
+        mask[len(batch.rows) :, 0] = 1
+        blank = np.zeros(batch.size, np.int32)
+        blank[: len(batch.rows)] = [rows[row].blank for row in batch.rows]
+        yield [keys[row] for row in batch.rows], (tokens, mask, blank)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

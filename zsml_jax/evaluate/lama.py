@@ -26,11 +26,10 @@ from typing import Literal
 
 import numpy as np
 
-from zsml_jax.evaluate.cloze import Cloze, Reader, blank_logits, object_token, padded, rank_words, score_masked
-from zsml_jax.evaluate.continuations import Continuation, score_continuations
+from zsml_jax.evaluate.candidates import score_candidates
+from zsml_jax.evaluate.cloze import Reader, blank_logits, cloze_batches, object_token, rank_words
 from zsml_jax.evaluate.fact_ranks import FactRanks
 from zsml_jax.evaluate.facts import BLANK, Fact
-from zsml_jax.models.batches import plan_batches, round_length
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.models.tokenizer import Tokenizer
 from zsml_jax.typing import Params
@@ -182,7 +181,7 @@ def _in_blanks(
     clozes = {i: cloze for i in answers if (cloze := reader.cloze(facts[i])) is not None}
     width = max((len(ids) for ids in answers.values()), default=1)
     apply_fn = blank_logits(pretrained.module, reader.kind)
-    for rows, inputs in _batches(list(clozes), list(clozes.values()), reader, batch_tokens):
+    for rows, inputs in cloze_batches(clozes, reader.max_length, reader.tokenizer.pad_id, batch_tokens):
         wanted = np.full((len(inputs[0]), width), -1, np.int32)
         for row, i in zip(wanted, rows, strict=False):
             row[: len(answers[i])] = answers[i]
@@ -218,8 +217,7 @@ def _rank_candidates(
     *,
     is_mean: bool,
 ) -> _Ranked:
-    run = _masked_scores if reader.kind == "masked" else _continuation_scores
-    scored = run(pretrained, reader, facts, choices, params, batch_tokens)
+    scored = score_candidates(pretrained, reader, facts, choices, params=params, batch_tokens=batch_tokens)
     found: _Ranked = {}
     for i, totals in scored.items():
         scores = np.array([total / length if is_mean else total for total, length in totals])
@@ -228,76 +226,3 @@ def _rank_candidates(
         # Other right answers are no competitors, as the best of them counts.
         found[i] = next(rank for rank, word in enumerate(ranked, 1) if word in facts[i].answers), ranked[0]
     return found
-
-
-#: By index of a fact, for each candidate its log-probability and the number of its tokens.
-_Scores = dict[int, list[tuple[float, int]]]
-
-
-def _continuation_scores(
-    pretrained: Pretrained,
-    reader: Reader,
-    facts: Sequence[Fact],
-    choices: Sequence[Sequence[str]],
-    params: Params,
-    batch_tokens: int,
-) -> _Scores:
-    rows: list[Continuation] = []
-    spans: dict[int, tuple[int, int]] = {}
-    is_causal = reader.kind == "causal"
-    for i, (fact, words) in enumerate(zip(facts, choices, strict=True)):
-        objects = [reader.object_ids(word) for word in words]
-        after = reader.after_ids(fact) if is_causal else []
-        cloze = reader.cloze(fact, max(map(len, objects)) + len(after))
-        if cloze is not None:
-            spans[i] = len(rows), len(rows) + len(words)
-            # The decoder of an encoder-decoder writes the sentinel first, which is no part of the object.
-            start = [] if is_causal else [reader.blank_id]
-            rows += [Continuation(cloze.tokens, [*start, *ids, *after]) for ids in objects]
-    scored = score_continuations(pretrained, rows, params=params, batch_tokens=batch_tokens)
-    skip = 0 if is_causal else 1
-    totals = [(float(row.log_probs[skip:].sum()), len(row.log_probs) - skip) for row in scored]
-    return {i: totals[start:end] for i, (start, end) in spans.items()}
-
-
-def _masked_scores(
-    pretrained: Pretrained,
-    reader: Reader,
-    facts: Sequence[Fact],
-    choices: Sequence[Sequence[str]],
-    params: Params,
-    batch_tokens: int,
-) -> _Scores:
-    lengths = [[len(reader.object_ids(word)) for word in words] for words in choices]
-    fits = [reader.cloze(fact, max(own)) is not None for fact, own in zip(facts, lengths, strict=True)]
-    scores = {i: [(0.0, length) for length in own] for i, own in enumerate(lengths) if fits[i]}
-    for width in sorted({length for i in scores for length in lengths[i]}):
-        which = {i: [k for k, length in enumerate(lengths[i]) if length == width] for i in scores}
-        which = {i: ks for i, ks in which.items() if ks}
-        most = round_length(max(map(len, which.values())))
-        clozes = [cloze for i in which if (cloze := reader.cloze(facts[i], width)) is not None]
-        apply_fn = blank_logits(pretrained.module, "masked", width)
-        for rows, inputs in _batches(list(which), clozes, reader, batch_tokens):
-            words = np.zeros((len(inputs[0]), most, width), np.int32)
-            for row, i in enumerate(rows):
-                words[row, : len(which[i])] = [reader.object_ids(choices[i][k]) for k in which[i]]
-            joint = np.asarray(score_masked(apply_fn, params, inputs, words))
-            if not np.isfinite(joint[: len(rows)]).all():
-                raise ValueError("params must give finite scores; some are not")
-            for row, i in enumerate(rows):
-                for column, k in enumerate(which[i]):
-                    scores[i][k] = float(joint[row, column]), width
-    return scores
-
-
-def _batches(
-    facts: Sequence[int], clozes: Sequence[Cloze], reader: Reader, batch_tokens: int
-) -> Iterable[tuple[list[int], tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Yields by batch which facts are in it, and what the model reads."""
-    if not clozes:
-        return
-    lengths = [len(cloze.tokens) for cloze in clozes]
-    widest = min(reader.max_length, round_length(max(lengths)))
-    for batch in plan_batches(lengths, max_length=widest, batch_size=max(1, batch_tokens // widest)):
-        inputs = padded([clozes[row] for row in batch.rows], batch.size, batch.length, reader.tokenizer.pad_id)
-        yield [facts[row] for row in batch.rows], inputs

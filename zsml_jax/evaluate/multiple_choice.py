@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from zsml_jax.evaluate.cloze import Cloze, blank_logits, object_token, padded
+from zsml_jax.evaluate.cloze import Cloze, blank_logits, cloze_batches, object_token
 from zsml_jax.evaluate.text_scores import start_id
-from zsml_jax.models.batches import plan_batches, round_length
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.models.tokenizer import check_texts
 from zsml_jax.typing import Array, Params, PyTree
@@ -75,16 +74,13 @@ def next_word_log_probs(
     longest = max(map(len, ids))
     if longest > pretrained.config.max_length:
         raise ValueError(f"prompts must have at most {pretrained.config.max_length} tokens, got {longest}")
-    clozes = [Cloze(row, len(row)) for row in ids]
-    widest = min(pretrained.config.max_length, round_length(longest))
+    clozes = {i: Cloze(row, len(row)) for i, row in enumerate(ids)}
     apply_fn = blank_logits(pretrained.module, "causal")
     params = pretrained.params if params is None else params
     found = np.zeros((len(prompts), len(words)), np.float32)
-    lengths = [len(row) for row in ids]
-    for batch in plan_batches(lengths, max_length=widest, batch_size=max(1, batch_tokens // widest)):
-        inputs = padded([clozes[row] for row in batch.rows], batch.size, batch.length, tokenizer.pad_id)
+    for rows, inputs in cloze_batches(clozes, pretrained.config.max_length, tokenizer.pad_id, batch_tokens):
         scores = np.asarray(_of_words(apply_fn, params, inputs, np.asarray(tokens, np.int32)))
-        found[batch.rows] = scores[: len(batch.rows)]
+        found[rows] = scores[: len(rows)]
     if not np.isfinite(found).all():
         raise ValueError("params must give finite scores; some are not")
     return found
