@@ -61,11 +61,11 @@ class Pretrained(Study):
     texts: tuple[str, ...] = ()
     """Text files (also .gz), folders of them, or patterns; every tenth passage is scored, another tenth validates."""
     passage_chars: int = 4000
-    num_passages: int = 20
+    num_passages: int = 8
     """Passages that are scored."""
     chats: str = ""
     """JSON lines with instruction, input and output, the chat sanity set."""
-    num_chats: int = 40
+    num_chats: int = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Synthetic(Study):
     width: int = 64
     layers: int = 2
     heads: int = 4
-    steps: int = 150
-    learning_rate: float = 3e-3
+    steps: int = 500
+    learning_rate: float = 4e-3
 
 
 def check(config: Study) -> None:

@@ -84,12 +84,13 @@ def learn(config: Synthetic, folder: RunFolder) -> Subject:
         "n_head": config.heads, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0,
     }  # fmt: skip
     fresh = initialise(hub, key=jax.random.key(config.seed), tokenizer=tokenizer)
-    ids = [[0, *tokenizer.encode_plain(sentence)] for sentence in sentences]
+    plain = [tokenizer.encode_plain(sentence) for sentence in sentences]
+    # Probes begin with the sentence and perplexity with the end token; shorter rows end in it as well.
+    ids = [*([0, *row] for row in plain), *plain]
     longest = max(map(len, ids))
-    # Shorter sentences end in the end token, which is learned as well.
     rows = [{"tokens": np.array([*row, *[0] * (longest - len(row))], np.int32)} for row in ids]
     rate = schedules.warmup_cosine(config.learning_rate, steps=config.steps, warmup_steps=config.steps // 20)
-    batches = data.batches(rows, batch_size=len(rows), seed=config.seed, threads=0)
+    batches = data.batches(rows, batch_size=len(plain), seed=config.seed, threads=0)
     options: dict[str, Any] = {"every": config.checkpoint_every, "keep": 1, "config": config}
     with Checkpointer(folder.checkpoints / "facts", **options) as checkpoints, contextlib.closing(batches):
         result = fit(
