@@ -99,13 +99,13 @@ def _results(document: Document, name: str, scores: Scores, baselines: Mapping[s
     key = jax.random.key(0)
     if len(scores.nats) > 1:
         bits = bounds(evaluate.bootstrap_interval(evaluate.bits_per_byte, scores.nats, scores.num_bytes, key=key))
-        interval = evaluate.bootstrap_interval(evaluate.perplexity, scores.nats, scores.num_tokens, key=key)
+        interval = evaluate.bootstrap_interval(evaluate.perplexity_per_token, scores.nats, scores.num_tokens, key=key)
         value, low, high = bounds(interval)
         per_token = f"{value:.2f} [{low:.2f}, {high:.2f}]"
         how = f" The intervals are 95 % bootstrap intervals over the {len(scores.nats)} held-out passages."
     else:
         bits = float(evaluate.bits_per_byte(scores.nats, scores.num_bytes))
-        per_token = f"{float(evaluate.perplexity(scores.nats, scores.num_tokens)):.2f}"
+        per_token = f"{float(evaluate.perplexity_per_token(scores.nats, scores.num_tokens)):.2f}"
         how = ""
     table.add(name, bits)
     document.table(table)

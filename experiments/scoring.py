@@ -8,7 +8,7 @@ import numpy as np
 from experiments.corpus import Corpus
 from zsml_jax import evaluate
 from zsml_jax.data.documents import passages
-from zsml_jax.models import Pretrained, Tokenizer
+from zsml_jax.models import Pretrained
 from zsml_jax.report import RunFolder, progress
 from zsml_jax.typing import Array, Params
 
@@ -50,15 +50,14 @@ class Scorer:
         self.apply_fn: Callable[[Params, Array], Array] = lambda params, tokens: (
             module.apply({"params": params}, tokens).logits
         )
-        self._tokenizer: Tokenizer = pretrained.tokenizer
+        self._pretrained = pretrained
         self._options: dict[str, Any] = {"start_token": start_token, "context": context, "stride": stride}
         self._options["batch_size"] = batch_size
 
     def nats(self, params: Params, texts: list[str]) -> list[tuple[float, int]]:
         """Returns the negative log-likelihood of each text, and its number of tokens."""
-        tokens = [np.asarray(self._tokenizer.encode_plain(text)) for text in texts]
-        scores = evaluate.token_nats(self.apply_fn, params, tokens, **self._options)
-        return [(float(score.sum()), len(score)) for score in scores]
+        scores = evaluate.perplexity(self._pretrained, texts, params=params, **self._options)
+        return list(zip(scores.nats.tolist(), scores.num_tokens.tolist(), strict=True))
 
     def glimpse(self, corpus: Corpus) -> Callable[[Params], Mapping[str, float]]:
         """Returns the function from parameters to the bits per byte of the beginnings of the held-out passages."""

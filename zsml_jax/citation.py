@@ -22,6 +22,8 @@ _CITES = {
     "nondominated_sorting": ["srinivas1994nsga"],
     "qlora": ["dettmers2023qlora"],
     "compression": ["namburi2023compression"],
+    "lama": ["petroni2019lama"],
+    "lm_eval": ["gao2021harness"],
     "tbal": ["vishwakarma2023tbal"],
     "colander": ["vishwakarma2024colander", "vishwakarma2023tbal"],
     "autows": ["roberts2022autows"],

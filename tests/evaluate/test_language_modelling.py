@@ -60,13 +60,13 @@ def test_a_model_that_knows_nothing_needs_eight_bits_a_byte_and_has_a_perplexity
     (nats,) = evaluate.token_nats(uniform, {}, [np.frombuffer(text, np.uint8)], start_token=0, context=8)
     total, size = np.array([nats.sum()]), np.array([len(text)])
     assert float(evaluate.bits_per_byte(total, size)) == pytest.approx(8)
-    assert float(evaluate.perplexity(total, size)) == pytest.approx(256)
+    assert float(evaluate.perplexity_per_token(total, size)) == pytest.approx(256)
 
 
 def test_documents_count_by_their_length_and_are_what_a_bootstrap_draws():
     nats, size = np.array([10.0, 90.0, 20.0]), np.array([10, 30, 10])
     assert float(evaluate.bits_per_byte(nats, size)) == pytest.approx(120 / math.log(2) / 50)
-    interval = evaluate.bootstrap_interval(evaluate.perplexity, nats, size, key=jax.random.key(0))
+    interval = evaluate.bootstrap_interval(evaluate.perplexity_per_token, nats, size, key=jax.random.key(0))
     assert math.e <= interval.low < interval.estimate < interval.high <= math.e**3
 
 
@@ -102,7 +102,7 @@ def test_sums_that_do_not_fit_are_refused(unchecked_types):
     with pytest.raises(ValueError, match=r"nats and num_bytes must share one axis, got shapes \(2,\) and \(3,\)"):
         evaluate.bits_per_byte(np.ones(2), np.ones(3))
     with pytest.raises(ValueError, match="num_tokens must be positive, got 0"):
-        evaluate.perplexity(np.ones(2), np.array([3, 0]))
+        evaluate.perplexity_per_token(np.ones(2), np.array([3, 0]))
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 Start with :mod:`.metrics` for plain classification, :mod:`.groups` for averages and the worst case over groups,
 :mod:`.calibration` for probabilities, :mod:`.language_modelling` for language models, and :func:`bootstrap_interval`
-for the uncertainty of any of them. Labels come first, and all metrics run under ``jit`` and ``vmap``. :mod:`.ranking`
-measures link prediction, on the host.
+for the uncertainty of any of them. Labels come first, and all metrics run under ``jit`` and ``vmap``.
+:mod:`.ranking` measures link prediction, on the host.
+
+Of a pretrained model, :func:`perplexity` scores texts, :mod:`.lama` asks for facts, and :mod:`.lm_eval` lets the
+evaluation harness of EleutherAI ask whatever its tasks do.
 """
 
+from zsml_jax.evaluate import facts, lama
 from zsml_jax.evaluate.bootstrap import (
     Interval,
     bootstrap_distribution,
@@ -20,6 +24,7 @@ from zsml_jax.evaluate.calibration import (
     negative_log_likelihood,
     reliability,
 )
+from zsml_jax.evaluate.continuations import Continuation, Scored, score_continuations
 from zsml_jax.evaluate.groups import (
     GroupAccuracies,
     accuracy_gap,
@@ -29,7 +34,12 @@ from zsml_jax.evaluate.groups import (
     train_weighted_average,
     worst_group_accuracy,
 )
-from zsml_jax.evaluate.language_modelling import bits_per_byte, next_token_nats, perplexity, token_nats
+from zsml_jax.evaluate.language_modelling import (
+    bits_per_byte,
+    next_token_nats,
+    perplexity_per_token,
+    token_nats,
+)
 from zsml_jax.evaluate.metrics import (
     accuracy,
     balanced_accuracy,
@@ -40,11 +50,15 @@ from zsml_jax.evaluate.metrics import (
     top_k_accuracy,
     total_variation,
 )
+from zsml_jax.evaluate.text_scores import TextScores, perplexity
 
 __all__ = [
+    "Continuation",
     "GroupAccuracies",
     "Interval",
     "Reliability",
+    "Scored",
+    "TextScores",
     "accuracy",
     "accuracy_gap",
     "balanced_accuracy",
@@ -54,8 +68,10 @@ __all__ = [
     "brier_score",
     "confusion_matrix",
     "expected_calibration_error",
+    "facts",
     "group_accuracies",
     "label_histogram",
+    "lama",
     "macro_group_average",
     "micro_average",
     "negative_log_likelihood",
@@ -63,8 +79,10 @@ __all__ = [
     "paired_difference_interval",
     "per_class_recall",
     "perplexity",
+    "perplexity_per_token",
     "recall_std",
     "reliability",
+    "score_continuations",
     "seed_interval",
     "token_nats",
     "top_k_accuracy",

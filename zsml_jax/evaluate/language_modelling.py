@@ -9,6 +9,8 @@ window that holds it, so that all but those of the first window have seen at lea
     nats = token_nats(apply_fn, params, documents, start_token=0, context=1024, stride=512)
     sums = np.array([document.sum() for document in nats])
     interval = bootstrap_interval(bits_per_byte, sums, num_bytes, key=key)  # over documents
+
+:func:`zsml_jax.evaluate.perplexity` does all of it for a pretrained model and its texts.
 """
 
 import functools
@@ -45,10 +47,10 @@ def bits_per_byte(nats: Shaped[AnyArray, " n"], num_bytes: Shaped[AnyArray, " n"
     return jnp.sum(jnp.asarray(nats)) / (math.log(2) * jnp.sum(jnp.asarray(num_bytes)))
 
 
-def perplexity(nats: Shaped[AnyArray, " n"], num_tokens: Shaped[AnyArray, " n"]) -> Float[Array, ""]:
+def perplexity_per_token(nats: Shaped[AnyArray, " n"], num_tokens: Shaped[AnyArray, " n"]) -> Float[Array, ""]:
     r"""Returns the perplexity per token, :math:`\exp(\sum_i \ell_i / \sum_i t_i)`.
 
-    >>> round(float(perplexity(np.log([4.0, 16.0]), np.array([1, 2]))), 4)
+    >>> round(float(perplexity_per_token(np.log([4.0, 16.0]), np.array([1, 2]))), 4)
     4.0
 
     Args:

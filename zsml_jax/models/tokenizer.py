@@ -135,6 +135,15 @@ class Tokenizer:
         self._truncation = None
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def added_tokens(self) -> tuple[list[int], list[int]]:
+        """Returns the ids of the special tokens that stand before and after every text, as :meth:`ragged` gives it."""
+        (whole,) = (ids.tolist() for ids in self.ragged(["a"]))
+        plain = self.encode_plain("a")
+        starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        if not starts:
+            raise ValueError("the tokenizer must put its special tokens before and after a text, which it changes")
+        return whole[: starts[0]], whole[starts[0] + len(plain) :]
+
     def decode(self, ids: Sequence[int] | Int[AnyArray, " t"], *, keep_special: bool = False) -> str:
         """Returns the text of token ids.
 

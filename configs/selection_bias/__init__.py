@@ -1,0 +1,1 @@
+"""Presets of experiments.selection_bias."""
