@@ -5,18 +5,22 @@ everything that is missing, unexpected or misshapen is reported at once. :func:`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zsml_jax.models.lazy_tensor import LazyTensor
-from zsml_jax.models.rules import Rule, Table
+from zsml_jax.models.lazy_tensor import LazyTensor, Outgoing
+from zsml_jax.models.quantized import Quantized
+from zsml_jax.models.quantized_files import StoredKernel, read_stacked
+from zsml_jax.models.quantized_layouts import Layout, tensors_of
+from zsml_jax.models.rules import Rule, Table, slots_of
 from zsml_jax.typing import Array, PyTree
 
-#: Where each parameter goes: one sharding for all, a pytree of them, or a function of the parameter's path.
+#: Where each parameter goes: one sharding for all, a pytree of them, or a function of the parameter's path. The arrays
+#: of a quantised kernel are parameters of their own, such as ``layers/mlp/up/kernel/codes``.
 Placement: TypeAlias = jax.sharding.Sharding | Callable[[str], jax.sharding.Sharding] | PyTree | None
 
 
@@ -28,16 +32,18 @@ def convert(
     dtype: jax.typing.DTypeLike,
     source: str,
     sharding: Placement = None,
+    kernels: Mapping[str, StoredKernel] | None = None,
 ) -> dict[str, Any]:
     """Reads a checkpoint into the parameters of a module.
 
     Args:
       table: the family's rules.
       tensors: the checkpoint.
-      expected: the module's parameters, abstract (from :func:`jax.eval_shape`).
+      expected: the module's parameters, abstract (from :func:`jax.eval_shape`), with abstract quantised kernels.
       dtype: dtype of the parameters, but for those whose rule names one.
       source: name of the checkpoint, for messages.
       sharding: where each parameter goes; the default device if None. The host holds one parameter at a time.
+      kernels: quantised kernels, by the paths that rules give.
 
     Returns:
       The parameters, structured and shaped as ``expected``.
@@ -46,21 +52,31 @@ def convert(
       ValueError: if parameters are missing, unexpected, misshapen or not finite; all of them are listed.
     """
     leaves = _leaves(expected)
-    wanted = {slot: leaf.shape[slot != path :] for path, leaf in leaves.items() for slot in slots_of(table, path, leaf)}
+    wanted = {
+        slot: leaf.shape[slot != path :]
+        for path, leaf in leaves.items()
+        if not isinstance(leaf, Quantized)
+        for slot in slots_of(table, path, leaf)
+    }
     plan, problems = _plan(table, tensors, wanted)
     _raise_if(problems, f"{source} does not fit its configuration")
     place = _placement(sharding, leaves)
-    params = {}
+    params: dict[str, Any] = {}
     for path, leaf in leaves.items():
         slots = slots_of(table, path, leaf)
         stacked = slots != (path,)
+        if isinstance(leaf, Quantized):
+            kernel = read_stacked([(kernels or {})[slot] for slot in slots], stacked=stacked)
+            if not np.isfinite(kernel.scale).all():
+                problems.append(f"not finite: the scales of {path}")
+            params[path] = _on_device_leaf_by_leaf(kernel, place[path])
+            continue
         kept = plan[slots[0]][1].dtype or dtype
         value = np.empty(leaf.shape if stacked else (0,), kept)
         for i, slot in enumerate(slots):
             name, rule, part = plan[slot]
-            with np.errstate(over="ignore"):  # reported below, by name
-                row = np.asarray(rule.parts(tensors[name].read())[part]).astype(kept, copy=False)
-            if not np.isfinite(row).all():
+            row, is_finite = _read(tensors[name], rule, part, kept)
+            if not is_finite:
                 problems.append(f"not finite as {jnp.dtype(kept)}: {name}")
             if stacked:
                 value[i] = row
@@ -71,39 +87,36 @@ def convert(
     return flax.traverse_util.unflatten_dict(params, sep="/")
 
 
-class Outgoing(NamedTuple):
-    """A tensor on its way into a file.
-
-    Attributes:
-      nbytes: its size.
-      read: fetches it from the parameters, in the file's layout.
-    """
-
-    nbytes: int
-    read: Callable[[], np.ndarray]
-
-
-def revert(table: Table, params: PyTree) -> dict[str, Outgoing]:
+def revert(table: Table, params: PyTree, *, layout: Layout | None = None) -> dict[str, Outgoing]:
     """Returns the tensors of a checkpoint that holds the parameters of a module: the inverse of :func:`convert`.
 
     Args:
       table: the family's rules.
       params: the parameters.
+      layout: how quantised kernels lie in the file; there are none if None.
 
     Returns:
       The tensors by name, fetched when they are read.
 
     Raises:
-      ValueError: if a parameter has no name in the file, or a tensor of several parameters lacks one; all are listed.
+      ValueError: if a parameter has no name in the file, or a tensor of several parameters lacks one, or only some of
+        them are quantised; all are listed.
     """
     leaves = _leaves(params)
-    rows: dict[str, Callable[[], np.ndarray]] = {}
+    rows: dict[str, Callable[[], Any]] = {}
     sizes: dict[str, int] = {}
+    kernels: dict[str, Quantized] = {}
     for path, leaf in leaves.items():
         slots = slots_of(table, path, leaf)
+        stacked = slots != (path,)
         for i, slot in enumerate(slots):
-            rows[slot] = lambda leaf=leaf, i=i, stacked=slots != (path,): np.asarray(leaf[i] if stacked else leaf)
+            rows[slot] = lambda leaf=leaf, i=i, stacked=stacked: jax.tree.map(
+                lambda x: np.asarray(x[i] if stacked else x), leaf
+            )
             sizes[slot] = leaf.nbytes // len(slots)
+            if isinstance(leaf, Quantized):
+                own = lambda x, stacked=stacked: jax.ShapeDtypeStruct(x.shape[stacked:], x.dtype)
+                kernels[slot] = jax.tree.map(own, leaf)
     tensors: dict[str, Outgoing] = {}
     left = dict.fromkeys(rows)
     problems: list[str] = []
@@ -114,8 +127,18 @@ def revert(table: Table, params: PyTree) -> dict[str, Outgoing]:
         elif slot in left:
             rule, name, parts = found
             problems += [f"{name} lacks {part}" for part in parts if part not in rows]
-            read = lambda rule=rule, parts=parts: np.asarray(rule.tensor([rows[part]() for part in parts]), order="C")
-            tensors[name] = Outgoing(sum(sizes.get(part, 0) for part in parts), read)
+            quantised = [part for part in parts if part in kernels]
+            if quantised and len(quantised) < len(parts):
+                problems.append(f"{name} holds {', '.join(parts)}, of which only {', '.join(quantised)} are quantised")
+            elif quantised:
+                numbers = range(len(parts)) if isinstance(rule.path, tuple) else (None,)
+                for number, part in zip(numbers, parts, strict=True):
+                    tensors |= tensors_of(name, number, kernels[part], rows[part], layout or "own")
+            else:
+                read = lambda rule=rule, parts=parts: np.asarray(
+                    rule.tensor([rows[part]() for part in parts]), order="C"
+                )
+                tensors[name] = Outgoing(sum(sizes.get(part, 0) for part in parts), read)
             for part in parts:
                 left.pop(part, None)
     _raise_if(problems, "the parameters do not fit the model's type")
@@ -124,20 +147,6 @@ def revert(table: Table, params: PyTree) -> dict[str, Outgoing]:
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
     return flax.traverse_util.flatten_dict(tree, sep="/")  # pyrefly: ignore
-
-
-def slots_of(table: Table, path: str, leaf: Any) -> tuple[str, ...]:
-    """Returns the paths that rules give to a parameter: of each of its rows where it is stacked.
-
-    Args:
-      table: the family's rules.
-      path: the parameter's.
-      leaf: the parameter, which has a shape.
-    """
-    for stack in table.stacks:
-        if path.startswith(f"{stack}/"):
-            return tuple(f"{stack}[{i}]{path[len(stack) :]}" for i in range(leaf.shape[0]))
-    return (path,)
 
 
 def _plan(
@@ -180,7 +189,13 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
     if sharding is None or isinstance(sharding, jax.sharding.Sharding):
         return dict.fromkeys(leaves, sharding)
     if callable(sharding):
-        return {path: sharding(path) for path in leaves}
+        of_leaf = lambda path: lambda field, _: sharding(path + jax.tree_util.keystr(field, separator="/", simple=True))
+        place = {path: sharding(path) for path, leaf in leaves.items() if not isinstance(leaf, Quantized)}
+        return place | {
+            path: jax.tree_util.tree_map_with_path(of_leaf(f"{path}/"), leaf)
+            for path, leaf in leaves.items()
+            if isinstance(leaf, Quantized)
+        }
     if not isinstance(sharding, Mapping):
         raise ValueError(
             "sharding must be a Sharding, a nested dict of them, or a function of a parameter's path, "
@@ -190,6 +205,19 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
     if differing := sorted(set(given) ^ set(leaves)):
         raise ValueError(f"sharding must have the structure of the parameters; they differ at {differing}")
     return given
+
+
+def _read(tensor: LazyTensor, rule: Rule, part: int, dtype: jax.typing.DTypeLike) -> tuple[np.ndarray, bool]:
+    """One of the parameters that a tensor holds, and whether all of it is finite."""
+    with np.errstate(over="ignore"):  # what is too large for the dtype is reported by name
+        row = np.asarray(rule.parts(tensor.read())[part]).astype(dtype, copy=False)
+    return row, bool(np.isfinite(row).all())
+
+
+def _on_device_leaf_by_leaf(kernel: Quantized, sharding: Any) -> Quantized:
+    if isinstance(sharding, Quantized):
+        return jax.tree.map(_on_device, kernel, sharding)
+    return jax.tree.map(lambda leaf: _on_device(leaf, sharding), kernel)
 
 
 def _on_device(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> Array:

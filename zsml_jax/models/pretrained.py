@@ -23,6 +23,7 @@ from zsml_jax.models.gguf_file import find_gguf, read_gguf
 from zsml_jax.models.image_preprocessing import ImageConfig, read_image_config
 from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
+from zsml_jax.models.quantized_files import expect_kernels, take_kernels, weight_names
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
 from zsml_jax.models.t5_config import T5Config
@@ -208,17 +209,22 @@ def _build(
     family = FAMILIES[model_type]
     tensors = open_tensors(Path(source)) if tensors is None else tensors
     try:
-        config = family.config(hub, tensors.keys(), dtype)
+        config = family.config(hub, weight_names(hub, tensors.keys()), dtype)
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
     except (TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{file}: a field is not a number of its kind: {error}") from error
     except ValueError as error:
         raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from error
-    expected = family.abstract_params(config)
+    table = family.rules(config)
+    try:
+        tensors, kernels = take_kernels(hub, tensors, table, dtype)
+        expected = expect_kernels(family.abstract_params(config), kernels, table)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{source} has quantised weights that cannot be read: {error}") from error
     if isinstance(sharding, Mesh):
         sharding = partition(expected, sharding, rules_for(model_type))
-    params = convert(family.rules(config), tensors, expected, dtype=dtype, source=source, sharding=sharding)
+    params = convert(table, tensors, expected, dtype=dtype, source=source, sharding=sharding, kernels=kernels)
     return Pretrained(
         params=params,
         module=family.module(config),

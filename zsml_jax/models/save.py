@@ -2,23 +2,26 @@
 
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 import jax
-import numpy as np
 import safetensors.numpy
 
-from zsml_jax.models.convert import Outgoing, revert
+from zsml_jax.models.convert import revert
 from zsml_jax.models.families import Family
 from zsml_jax.models.hub_fields import OLD_SPELLINGS
 from zsml_jax.models.image_preprocessing import write_image_config
 from zsml_jax.models.json_file import write_json
+from zsml_jax.models.lazy_tensor import Outgoing
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
 from zsml_jax.models.quantized import Quantized
+from zsml_jax.models.quantized_files import FIELD, choose_layout, quantization_config, weight_names
+from zsml_jax.models.quantized_layouts import Layout
 from zsml_jax.models.sentence import SentenceConfig, write_sentence_config
 from zsml_jax.models.whole_folder import check_replaceable, whole_folder
 from zsml_jax.typing import Params
@@ -29,21 +32,30 @@ _RUN_FIELDS = ("remat", "unroll", "chunk")
 _RESOLVED = {"num_kv_heads": "key_heads", "head_width": "key_width", "step_rank": "rank"}
 
 
-def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
+def save(
+    pretrained: Pretrained,
+    folder: str | Path,
+    *,
+    max_shard_bytes: int = 5_000_000_000,
+    layout: Layout | None = None,
+) -> None:
     """Writes ``config.json``, the weights as safetensors, and the files of tokenizer, pooling and image preprocessing.
 
     The folder is never half of one model, nor half of two, see :func:`~zsml_jax.models.whole_folder.whole_folder`.
-    Weights keep their bits: what is loaded again is equal.
+    Weights keep their bits: what is loaded again is equal. So do codes and scales of quantised kernels, which are
+    written in the layout of compressed-tensors, as vLLM and transformers read it, where that can hold all of them.
 
     Args:
       pretrained: the model; its ``model_type`` decides the names of the tensors. For a model that was made here and not
         loaded, give it one: ``Pretrained(..., model_type="gpt2")``.
       folder: a new folder, or one with a model (a ``config.json``), which is replaced.
       max_shard_bytes: the weights are split into files of at most this size, but at least one tensor each.
+      layout: of quantised kernels: ``"compressed-tensors"``, ``"own"`` for that of this package, or the first of them
+        that can hold all if None.
 
     Raises:
-      ValueError: if the model's type is unknown, cannot express its configuration, or has other parameters; or if these
-        are quantised or lie on devices of other hosts.
+      ValueError: if the model's type is unknown, cannot express its configuration, or has other parameters; if these
+        lie on devices of other hosts; or if the layout cannot hold a quantised kernel.
       FileExistsError: if the folder holds something else than a model.
     """
     family = FAMILIES.get(pretrained.model_type)
@@ -51,14 +63,15 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
         raise ValueError("params must lie on devices of this process; gather them before they are saved")
-    leaves: Mapping[str, Any] = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
-    if quantised := [path for path, leaf in leaves.items() if isinstance(leaf, Quantized)]:
-        raise ValueError(f"params hold quantised kernels, such as {quantised[0]}; dequantize them to save arrays")
+    table = family.rules(pretrained.config)
+    layout = choose_layout(table, pretrained.params, layout)
     check_replaceable(folder, marker="config.json", kind="a model")
     config = _hub_config(pretrained, family)
-    tensors = revert(family.rules(pretrained.config), pretrained.params)
+    if layout is not None:
+        config[FIELD] = quantization_config(table, pretrained.params, layout)
+    tensors = revert(table, pretrained.params, layout=layout)
     _check_shapes(pretrained, family)
-    _check_config(pretrained, family, config, tensors)
+    _check_config(pretrained, family, config, weight_names(config, tensors.keys()))
     with whole_folder(folder) as fresh:
         write_json(fresh / "config.json", config)
         _write_tensors(tensors, fresh, max_shard_bytes)
@@ -73,7 +86,9 @@ def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5
 def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
     """The fields of config.json: those that were read, under those that the configuration decides."""
     read: dict[str, Any] = json.loads(pretrained.hub_config)
-    largest: Any = max(jax.tree.leaves(pretrained.params), key=np.size)
+    read.pop(FIELD, None)  # what was quantised when it was read need not be so any more
+    leaves: Any = jax.tree.leaves(pretrained.params, is_leaf=lambda node: isinstance(node, Quantized))
+    largest = max(leaves, key=lambda leaf: math.prod(leaf.shape))
     config = {
         **({"architectures": [family.architecture]} if family.architecture else {}),
         **_special_ids(pretrained),
@@ -114,12 +129,10 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
 
 
-def _check_config(
-    pretrained: Pretrained, family: Family, config: Mapping[str, Any], tensors: Mapping[str, Outgoing]
-) -> None:
+def _check_config(pretrained: Pretrained, family: Family, config: Mapping[str, Any], names: Collection[str]) -> None:
     """Refuses a configuration that the model's type cannot express: one that would be read as another."""
     own = pretrained.config
-    again = family.config(json.loads(json.dumps(config)), tensors.keys(), own.dtype)
+    again = family.config(json.loads(json.dumps(config)), names, own.dtype)
     if differing := _differing(own, again):
         raise ValueError(
             f"config cannot be that of a {pretrained.model_type}; it would be read as another: {', '.join(differing)}"
