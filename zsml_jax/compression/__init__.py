@@ -2,7 +2,8 @@
 
 Start with :func:`groups`, which names the kernels of a model; :func:`prune` sets a share of their weights to zero, and
 :func:`quantize` makes small integers of them. Methods that need data take a :class:`Calibration` and go through the
-model one block at a time. :func:`keep_masks` and :func:`prune_gradually` wrap an optimizer, so that training keeps
+model one block at a time; :func:`prune_folder` and :func:`quantize_folder` do so from disk to disk, for models that do
+not fit into memory. :func:`keep_masks` and :func:`prune_gradually` wrap an optimizer, so that training keeps
 weights at zero or adds to them; :func:`size_report` says what is really smaller.
 """
 
@@ -13,6 +14,7 @@ from zsml_jax.compression.pruning import prune
 from zsml_jax.compression.quantization import quantize
 from zsml_jax.compression.size_report import SizeReport, size_report
 from zsml_jax.compression.sparse_training import Gradual, keep_masks, prune_gradually
+from zsml_jax.compression.streaming import prune_folder, quantize_folder
 
 __all__ = [
     "Calibration",
@@ -25,8 +27,10 @@ __all__ = [
     "groups",
     "keep_masks",
     "prune",
+    "prune_folder",
     "prune_gradually",
     "quantize",
+    "quantize_folder",
     "size_report",
     "weights",
 ]

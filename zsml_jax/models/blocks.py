@@ -66,6 +66,10 @@ class Stack:
         """Returns the path of a block's parameters."""
         return self.path if self.is_stacked else f"{self.path}{index}"
 
+    def slot(self, index: int) -> str:
+        """Returns what the rules of checkpoints (:mod:`.rules`) call a block."""
+        return f"{self.path}[{index}]" if self.is_stacked else self.prefix(index)
+
     def take(self, params: Params, index: int) -> Any:
         """Returns the parameters of one block."""
         node: Any = params

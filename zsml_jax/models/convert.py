@@ -5,7 +5,7 @@ everything that is missing, unexpected or misshapen is reported at once. :func:`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.traverse_util
 import jax
@@ -51,40 +51,84 @@ def convert(
     Raises:
       ValueError: if parameters are missing, unexpected, misshapen or not finite; all of them are listed.
     """
-    leaves = _leaves(expected)
-    wanted = {
-        slot: leaf.shape[slot != path :]
-        for path, leaf in leaves.items()
-        if not isinstance(leaf, Quantized)
-        for slot in slots_of(table, path, leaf)
-    }
-    plan, problems = _plan(table, tensors, wanted)
-    _raise_if(problems, f"{source} does not fit its configuration")
-    place = _placement(sharding, leaves)
-    params: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        slots = slots_of(table, path, leaf)
-        stacked = slots != (path,)
-        if isinstance(leaf, Quantized):
-            kernel = read_stacked([(kernels or {})[slot] for slot in slots], stacked=stacked)
-            if not np.isfinite(kernel.scale).all():
-                problems.append(f"not finite: the scales of {path}")
-            params[path] = _on_device_leaf_by_leaf(kernel, place[path])
-            continue
-        kept = plan[slots[0]][1].dtype or dtype
-        value = np.empty(leaf.shape if stacked else (0,), kept)
-        for i, slot in enumerate(slots):
-            name, rule, part = plan[slot]
-            row, is_finite = _read(tensors[name], rule, part, kept)
-            if not is_finite:
-                problems.append(f"not finite as {jnp.dtype(kept)}: {name}")
-            if stacked:
-                value[i] = row
-            else:
-                value = row
-        params[path] = _on_device(value, place[path])
-    _raise_if(problems, f"{source} has damaged weights")
-    return flax.traverse_util.unflatten_dict(params, sep="/")
+    return Checkpoint(table, tensors, expected, dtype=dtype, source=source, kernels=kernels).params(sharding)
+
+
+class Checkpoint:
+    """A checkpoint that fits a module: its parameters all at once, or one by one when they are asked for.
+
+    Attributes:
+      table: the family's rules.
+      expected: the module's parameters, abstract.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        tensors: Mapping[str, LazyTensor],
+        expected: PyTree,
+        *,
+        dtype: jax.typing.DTypeLike,
+        source: str,
+        kernels: Mapping[str, StoredKernel] | None = None,
+    ):
+        """Compares names and shapes before anything is read; arguments and errors are those of :func:`convert`."""
+        wanted = {
+            slot: leaf.shape[slot != path :]
+            for path, leaf in _leaves(expected).items()
+            if not isinstance(leaf, Quantized)
+            for slot in slots_of(table, path, leaf)
+        }
+        self._plan, problems = _plan(table, tensors, wanted)
+        _raise_if(problems, f"{source} does not fit its configuration")
+        self.table, self.expected = table, expected
+        self._tensors, self._kernels, self._dtype, self._source = tensors, kernels or {}, dtype, source
+
+    def params(self, sharding: Placement = None) -> dict[str, Any]:
+        """Reads all parameters, see :func:`convert`."""
+        leaves = _leaves(self.expected)
+        place = _placement(sharding, leaves)
+        params: dict[str, Any] = {}
+        problems: list[str | None] = []
+        for path, leaf in leaves.items():
+            slots = slots_of(self.table, path, leaf)
+            stacked = slots != (path,)
+            if isinstance(leaf, Quantized):
+                kernel = read_stacked([self._kernels[slot] for slot in slots], stacked=stacked)
+                problems.append(None if np.isfinite(kernel.scale).all() else f"not finite: the scales of {path}")
+                params[path] = _on_device_leaf_by_leaf(kernel, place[path])
+                continue
+            value = np.empty(leaf.shape if stacked else (0,), self._plan[slots[0]][1].dtype or self._dtype)
+            for i, slot in enumerate(slots):
+                row, problem = self._read(slot)
+                problems.append(problem)
+                if stacked:
+                    value[i] = row
+                else:
+                    value = row
+            params[path] = _on_device(value, place[path])
+        _raise_if([problem for problem in problems if problem], f"{self._source} has damaged weights")
+        return flax.traverse_util.unflatten_dict(params, sep="/")
+
+    def read(self, slot: str) -> Any:
+        """Reads one parameter, an array or a quantised kernel, by the path that rules give.
+
+        Raises:
+          ValueError: if it is not finite.
+        """
+        if slot in self._kernels:
+            return self._kernels[slot].read()
+        row, problem = self._read(slot)
+        _raise_if([problem] if problem else [], f"{self._source} has damaged weights")
+        return row
+
+    def _read(self, slot: str) -> tuple[np.ndarray, str | None]:
+        """A parameter that is not quantised, and what is wrong with it."""
+        name, rule, part = self._plan[slot]
+        dtype = rule.dtype or self._dtype
+        with np.errstate(over="ignore"):  # what is too large for the dtype is reported by name
+            row = np.asarray(rule.parts(self._tensors[name].read())[part]).astype(dtype, copy=False)
+        return row, None if np.isfinite(row).all() else f"not finite as {jnp.dtype(dtype)}: {name}"
 
 
 def revert(table: Table, params: PyTree, *, layout: Layout | None = None) -> dict[str, Outgoing]:
@@ -102,21 +146,38 @@ def revert(table: Table, params: PyTree, *, layout: Layout | None = None) -> dic
       ValueError: if a parameter has no name in the file, or a tensor of several parameters lacks one, or only some of
         them are quantised; all are listed.
     """
-    leaves = _leaves(params)
-    rows: dict[str, Callable[[], Any]] = {}
-    sizes: dict[str, int] = {}
-    kernels: dict[str, Quantized] = {}
-    for path, leaf in leaves.items():
+    rows: dict[str, Any] = {}
+    for path, leaf in _leaves(params).items():
         slots = slots_of(table, path, leaf)
-        stacked = slots != (path,)
-        for i, slot in enumerate(slots):
-            rows[slot] = lambda leaf=leaf, i=i, stacked=stacked: jax.tree.map(
-                lambda x: np.asarray(x[i] if stacked else x), leaf
-            )
-            sizes[slot] = leaf.nbytes // len(slots)
-            if isinstance(leaf, Quantized):
-                own = lambda x, stacked=stacked: jax.ShapeDtypeStruct(x.shape[stacked:], x.dtype)
-                kernels[slot] = jax.tree.map(own, leaf)
+        rows |= {slot: _Row(leaf, i if slots != (path,) else None) for i, slot in enumerate(slots)}
+    return _reverted(table, rows, layout)
+
+
+def revert_slots(table: Table, slots: Mapping[str, Any], *, layout: Layout | None = None) -> dict[str, Outgoing]:
+    """Returns what :func:`revert` does, of some parameters by the paths that rules give."""
+    return _reverted(table, {slot: _Row(leaf, None) for slot, leaf in slots.items()}, layout)
+
+
+class _Row(NamedTuple):
+    """A parameter, or a row of a stacked one."""
+
+    leaf: Any
+    index: int | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.leaf.nbytes // (1 if self.index is None else self.leaf.shape[0])
+
+    @property
+    def kernel(self) -> Quantized:
+        """The shapes of a quantised kernel."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[self.index is not None :], x.dtype), self.leaf)
+
+    def read(self) -> Any:
+        return jax.tree.map(lambda x: np.asarray(x if self.index is None else x[self.index]), self.leaf)
+
+
+def _reverted(table: Table, rows: Mapping[str, _Row], layout: Layout | None) -> dict[str, Outgoing]:
     tensors: dict[str, Outgoing] = {}
     left = dict.fromkeys(rows)
     problems: list[str] = []
@@ -127,18 +188,18 @@ def revert(table: Table, params: PyTree, *, layout: Layout | None = None) -> dic
         elif slot in left:
             rule, name, parts = found
             problems += [f"{name} lacks {part}" for part in parts if part not in rows]
-            quantised = [part for part in parts if part in kernels]
+            present = [part for part in parts if part in rows]
+            quantised = [part for part in present if isinstance(rows[part].leaf, Quantized)]
             if quantised and len(quantised) < len(parts):
                 problems.append(f"{name} holds {', '.join(parts)}, of which only {', '.join(quantised)} are quantised")
             elif quantised:
                 numbers = range(len(parts)) if isinstance(rule.path, tuple) else (None,)
                 for number, part in zip(numbers, parts, strict=True):
-                    tensors |= tensors_of(name, number, kernels[part], rows[part], layout or "own")
+                    tensors |= tensors_of(name, number, rows[part].kernel, rows[part].read, layout or "own")
             else:
-                read = lambda rule=rule, parts=parts: np.asarray(
-                    rule.tensor([rows[part]() for part in parts]), order="C"
-                )
-                tensors[name] = Outgoing(sum(sizes.get(part, 0) for part in parts), read)
+                whole = lambda rule=rule, parts=parts: rule.tensor([rows[part].read() for part in parts])
+                size = sum(rows[part].nbytes for part in present)
+                tensors[name] = Outgoing(size, lambda whole=whole: np.asarray(whole(), order="C"))
             for part in parts:
                 left.pop(part, None)
     _raise_if(problems, "the parameters do not fit the model's type")
@@ -205,13 +266,6 @@ def _placement(sharding: Placement, leaves: Mapping[str, Any]) -> Mapping[str, j
     if differing := sorted(set(given) ^ set(leaves)):
         raise ValueError(f"sharding must have the structure of the parameters; they differ at {differing}")
     return given
-
-
-def _read(tensor: LazyTensor, rule: Rule, part: int, dtype: jax.typing.DTypeLike) -> tuple[np.ndarray, bool]:
-    """One of the parameters that a tensor holds, and whether all of it is finite."""
-    with np.errstate(over="ignore"):  # what is too large for the dtype is reported by name
-        row = np.asarray(rule.parts(tensor.read())[part]).astype(dtype, copy=False)
-    return row, bool(np.isfinite(row).all())
 
 
 def _on_device_leaf_by_leaf(kernel: Quantized, sharding: Any) -> Quantized:

@@ -58,29 +58,61 @@ def save(
         lie on devices of other hosts; or if the layout cannot hold a quantised kernel.
       FileExistsError: if the folder holds something else than a model.
     """
-    family = FAMILIES.get(pretrained.model_type)
-    if family is None:
-        raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
         raise ValueError("params must lie on devices of this process; gather them before they are saved")
-    table = family.rules(pretrained.config)
-    layout = choose_layout(table, pretrained.params, layout)
+    config, layout = folder_config(pretrained, layout)
     check_replaceable(folder, marker="config.json", kind="a model")
-    config = _hub_config(pretrained, family)
-    if layout is not None:
-        config[FIELD] = quantization_config(table, pretrained.params, layout)
-    tensors = revert(table, pretrained.params, layout=layout)
+    family = FAMILIES[pretrained.model_type]
+    tensors = revert(family.rules(pretrained.config), pretrained.params, layout=layout)
     _check_shapes(pretrained, family)
     _check_config(pretrained, family, config, weight_names(config, tensors.keys()))
     with whole_folder(folder) as fresh:
         write_json(fresh / "config.json", config)
         _write_tensors(tensors, fresh, max_shard_bytes)
-        if pretrained.image is not None:
-            write_json(fresh / "preprocessor_config.json", write_image_config(pretrained.image))
-        if pretrained.sentence != SentenceConfig():
-            write_sentence_config(pretrained.sentence, fresh, pretrained.config.width)
-        if pretrained.tokenizer is not None:
-            pretrained.tokenizer.save(fresh)
+        write_extras(pretrained, fresh)
+
+
+def folder_config(pretrained: Pretrained, layout: Layout | None = None) -> tuple[dict[str, Any], Layout | None]:
+    """Returns config.json of a model's folder, and the layout of its quantised kernels, None if it has none.
+
+    Args:
+      pretrained: the model; its parameters may be shapes.
+      layout: as for :func:`save`.
+
+    Raises:
+      ValueError: as for :func:`save`.
+    """
+    family = FAMILIES.get(pretrained.model_type)
+    if family is None:
+        raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
+    table = family.rules(pretrained.config)
+    layout = choose_layout(table, pretrained.params, layout)
+    config = _hub_config(pretrained, family)
+    if layout is not None:
+        config[FIELD] = quantization_config(table, pretrained.params, layout)
+    return config, layout
+
+
+def write_extras(pretrained: Pretrained, folder: Path) -> None:
+    """Writes the files of tokenizer, pooling and image preprocessing into a model's folder."""
+    if pretrained.image is not None:
+        write_json(folder / "preprocessor_config.json", write_image_config(pretrained.image))
+    if pretrained.sentence != SentenceConfig():
+        write_sentence_config(pretrained.sentence, folder, pretrained.config.width)
+    if pretrained.tokenizer is not None:
+        pretrained.tokenizer.save(folder)
+
+
+def write_index(placed: Mapping[str, str], total_bytes: int, folder: Path) -> None:
+    """Writes the index of a folder whose tensors are in several files.
+
+    Args:
+      placed: the file of each tensor.
+      total_bytes: size of all tensors.
+      folder: the folder.
+    """
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(placed)}
+    write_json(folder / "model.safetensors.index.json", index)
 
 
 def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
@@ -168,6 +200,4 @@ def _write_tensors(tensors: Mapping[str, Outgoing], folder: Path, max_shard_byte
         shutil.copymode(folder / "config.json", folder / file)  # the library writes files for the owner alone
         placed |= dict.fromkeys(names, file)
     if many:
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": placed}
-        write_json(folder / "model.safetensors.index.json", index)
+        write_index(placed, sum(tensor.nbytes for tensor in tensors.values()), folder)
