@@ -9,7 +9,7 @@ weights at zero or adds to them; :func:`size_report` says what is really smaller
 
 from zsml_jax.compression.calibration import Calibration
 from zsml_jax.compression.groups import Groups, equal_budget, groups, weights
-from zsml_jax.compression.masks import Pruned, apply_masks
+from zsml_jax.compression.masks import Pruned, apply_masks, masks_of_zeros
 from zsml_jax.compression.pruning import prune
 from zsml_jax.compression.quantization import quantize
 from zsml_jax.compression.size_report import SizeReport, size_report
@@ -26,6 +26,7 @@ __all__ = [
     "equal_budget",
     "groups",
     "keep_masks",
+    "masks_of_zeros",
     "prune",
     "prune_folder",
     "prune_gradually",

@@ -6,6 +6,7 @@ statistics of one block.
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 from zsml_jax import transform
 from zsml_jax.compression.calibration import Calibration, InputStatistics, add, statistics_of
 from zsml_jax.models.blocks import BlockInput, Stack, stacks
-from zsml_jax.typing import Array, Params, PyTree
+from zsml_jax.typing import AnyArray, Array, Params, PyTree
 
 T = TypeVar("T")
+_OF_SOURCE = re.compile(r"cross/(key|value)")
 #: ``(kernel, statistics, (path, block)) -> what stands in its place, and what else is to be kept``; of one layer.
 Compress = Callable[[Array, InputStatistics, tuple[str, int]], tuple[Any, Any]]
 
@@ -139,7 +141,7 @@ def _statistics(
     total: Mapping[str, InputStatistics] | None = None
     for state in states:
         for _ in range(stack.calls[index]):
-            carry, seen = _run_and_look(stack, sites, gram, own, *stack.layer_input(state, index))
+            carry, seen = _run_and_look(stack, sites, gram, own, state.mask, *stack.layer_input(state, index))
             state = state._replace(carry=carry)
             total = seen if total is None else {site: _add(total[site], seen[site]) for site in sites}
     return total or {}
@@ -150,8 +152,21 @@ _add = jax.jit(add)
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run_and_look(
-    stack: Stack, sites: tuple[str, ...], gram: bool, own: Any, *inputs: PyTree
+    stack: Stack, sites: tuple[str, ...], gram: bool, own: Any, mask: AnyArray | None, *inputs: PyTree
 ) -> tuple[PyTree, dict[str, InputStatistics]]:
     """Runs a block, and returns besides the statistics of what enters some of its dense layers."""
-    look = functools.partial(statistics_of, gram=gram)
-    return transform.capture(stack.apply, sites, look, of="input")(own, *inputs)
+    # A decoder that reads an encoder sees its padding only where it looks at it.
+    padded = [site for site in sites if stack.number == 0 or _OF_SOURCE.fullmatch(site)]
+    others = [site for site in sites if site not in padded]
+    apply = stack.apply
+    if others:
+        apply = transform.capture(apply, others, functools.partial(statistics_of, gram=gram), of="input")
+    if padded:
+        look = lambda x: statistics_of(x, mask, gram=gram)
+        apply = transform.capture(apply, padded, look, of="input")
+    out = apply(own, *inputs)
+    seen: dict[str, InputStatistics] = {}
+    for _ in filter(None, (padded, others)):
+        out, found = out
+        seen |= found
+    return out, seen
