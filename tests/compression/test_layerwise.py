@@ -86,6 +86,24 @@ def test_patterns_and_layers_are_exact(method, within):
         assert np.all(kept == 2) if within == "2:4" else np.all(kept.sum(axis=(1, 2)) == mask[0].size // 2)
 
 
+@pytest.mark.parametrize("name", ["llama", slow("bert"), slow("t5"), slow("mamba")])
+def test_padding_counts_for_nothing(name):
+    pretrained = tiny.model(name)
+    data = tiny.calibration(pretrained)
+    found = groups(pretrained)
+    short = Calibration(pretrained, data.tokens[:, :6], data.decoder_tokens, batch_size=3)
+    mask = np.broadcast_to(np.arange(9) < 6, data.tokens.shape)
+    padded = Calibration(pretrained, data.tokens, data.decoder_tokens, batch_size=3, mask=mask)
+    paths = [*found.attention, *found.feed_forward, *found.mixer]
+    run = lambda given: prune(pretrained.params, "sparsegpt", 0.5, groups=paths, calibration=given)
+    ours, expected, other = run(padded), run(short), run(data)
+    for path, kernel in transform.select(expected.params, paths).items():
+        (own,) = transform.select(ours.params, path).values()
+        np.testing.assert_allclose(own, kernel, atol=2e-3)
+    different = lambda a, b: sum(int((np.asarray(a.masks[path]) != b.masks[path]).sum()) for path in paths)
+    assert different(ours, expected) == 0 < different(other, expected)
+
+
 def test_statistics_of_batches_are_those_of_all():
     x = np.random.default_rng(0).normal(size=(7, 3, 5)).astype(np.float32)
     whole, parts = statistics_of(x, gram=True), add(statistics_of(x[:4], gram=True), statistics_of(x[4:], gram=True))
@@ -128,6 +146,11 @@ def test_calibration_data_that_do_not_fit_are_refused(unchecked_types):
         (lambda: Calibration.of_stream(pretrained, stream, block=0), "block and limit must be at least 1, got 0"),
         (lambda: compression.Calibration(pretrained, stream), r"tokens must be integers \(n, t\)"),
         (lambda: Calibration(pretrained, stream[None] + 20), r"tokens must lie in 0 \.\.\. 22, got 20 \.\.\. 39"),
+        (
+            lambda: Calibration(pretrained, stream[None], mask=np.ones(20)),
+            r"mask must be \(1, 20\) with a token in each",
+        ),
+        (lambda: Calibration(pretrained, stream[None], mask=np.zeros((1, 20), int)), "mask must be .* with a token"),
         (lambda: Calibration(pretrained, stream[None], batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda: Calibration(pretrained, stream[None], np.ones((2, 2), int)), "decoder_tokens must have 1 rows, got 2"),
     ]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from zsml_jax import models, transform
+from zsml_jax import transform
 from zsml_jax.models import quantized
 from zsml_jax.models.bert import Bert, BertConfig
 from zsml_jax.models.decoder import Decoder, DecoderConfig
@@ -272,12 +272,6 @@ def test_kernels_that_are_not_finite_and_shapes_that_do_not_fit_are_refused():
         product(normal(2, 7), quantize(normal(8, 5)))
     with pytest.raises(ValueError, match=r"must be \(8, d_out\)"):
         product(normal(2, 8), quantize(normal(3, 8, 5)))
-
-
-def test_quantised_parameters_are_not_saved_as_if_they_were_arrays(params, tmp_path):
-    pretrained = Pretrained(compressed(params["llama"]), MODULES["llama"], MODULES["llama"].config, model_type="llama")
-    with pytest.raises(ValueError, match="params hold quantised kernels, such as head/kernel"):
-        models.save(pretrained, tmp_path / "model")
 
 
 @pytest.mark.oracle

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from tests.train import zoo
+from zsml_jax import transform
+from zsml_jax.models.quantized import quantize
 from zsml_jax.train import activations, init_state, make_step, optimizer, parameter_paths, sharding, sharding_tables
 from zsml_jax.train.sharding import REPLICATED
 
@@ -61,7 +63,24 @@ def test_no_rule_of_a_table_is_idle():
         getattr(sharding_tables, name) for name in ("DECODER", "MAMBA", "BERT", "T5", "CLIP", "VISION")
     }
     idle = [table[i][0] for table, numbers in used.items() for i in range(len(table)) if i not in numbers]
-    assert idle == []
+    # Those of the arrays of quantised kernels are for models that have such.
+    assert [pattern for pattern in idle if not pattern.endswith(("/(codes|scale|zero)", "/input_scale"))] == []
+
+
+@pytest.mark.parametrize("group", ["channel", 128])
+def test_the_arrays_of_quantised_kernels_are_divided_as_the_kernels_are(group):
+    shapes = zoo.shapes(zoo.FULL["llama-3.1-8b"][0])
+    options = {"format": "int4", "group": group, "symmetric": False}
+    small = lambda params: transform.update(params, "**/kernel", lambda kernel, _: quantize(kernel, **options))
+    params = jax.eval_shape(small, shapes)
+    shardings = by_path(sharding.partition(params, abstract_mesh(4, 8), sharding_tables.DECODER))
+    both, outputs = PartitionSpec(None, "data", "model"), PartitionSpec(None, None, "model")
+    assert shardings["layers/mlp/up/kernel/codes"].spec == both
+    assert shardings["layers/mlp/up/kernel/scale"].spec == (outputs if group == "channel" else both)
+    assert shardings["layers/mlp/down/kernel/codes"].spec == PartitionSpec(None, "model", "data")
+    assert shardings["layers/mlp/down/kernel/zero"].spec == (
+        PartitionSpec(None, None, "data") if group == "channel" else PartitionSpec(None, "model", "data")
+    )
 
 
 @pytest.mark.parametrize(("data", "model"), [(8, 8), (64, 1), (1, 8)])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Integer, Num
 
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.typing import AnyArray, Array
@@ -14,19 +14,21 @@ from zsml_jax.typing import AnyArray, Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
-    """Sequences of one length without padding, and the model that reads them.
+    """Sequences of tokens, and the model that reads them.
 
     Attributes:
       pretrained: the model; its parameters are not used but those that a method is given.
       tokens: token ids ``(n, t)``.
-      decoder_tokens: what the decoder of an encoder-decoder reads, ``(n, u)``.
+      decoder_tokens: what the decoder of an encoder-decoder reads, ``(n, u)``, without padding.
       batch_size: sequences at once.
+      mask: non-zero at tokens, zero at padding, which counts for nothing; all are tokens if None.
     """
 
     pretrained: Pretrained
     tokens: Int[AnyArray, "n t"]
     decoder_tokens: Int[AnyArray, "n u"] | None = None
     batch_size: int = 8
+    mask: Integer[AnyArray, "n t"] | Bool[AnyArray, "n t"] | None = None
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -36,6 +38,11 @@ class Calibration:
             _check(self.decoder_tokens, "decoder_tokens", self.pretrained.config.vocab_size)
             if len(self.decoder_tokens) != len(self.tokens):
                 raise ValueError(f"decoder_tokens must have {len(self.tokens)} rows, got {len(self.decoder_tokens)}")
+
+        if self.mask is not None:
+            mask = np.asarray(self.mask) != 0
+            if mask.shape != np.shape(self.tokens) or not mask.any(axis=1).all():
+                raise ValueError(f"mask must be {np.shape(self.tokens)} with a token in each row, got {mask.shape}")
 
     @classmethod
     def of_stream(
@@ -61,11 +68,10 @@ class Calibration:
         return cls(pretrained, np.asarray(stream[: count * block]).reshape(count, block), **options)
 
     def batches(self) -> list[tuple[AnyArray, dict[str, AnyArray]]]:
-        """Returns tokens and further inputs of each batch; the last may be smaller."""
-        cuts = range(0, len(self.tokens), self.batch_size)
-        rows = [slice(start, start + self.batch_size) for start in cuts]
-        decoder = self.decoder_tokens
-        return [(self.tokens[r], {} if decoder is None else {"decoder_tokens_BxT": decoder[r]}) for r in rows]
+        """Returns tokens and further arguments of ``Stack.enter`` of each batch; the last may be smaller."""
+        given = {"mask": self.mask, "decoder_tokens_BxT": self.decoder_tokens}
+        rows = [slice(start, start + self.batch_size) for start in range(0, len(self.tokens), self.batch_size)]
+        return [(self.tokens[r], {name: x[r] for name, x in given.items() if x is not None}) for r in rows]
 
 
 class InputStatistics(NamedTuple):
@@ -93,13 +99,23 @@ class InputStatistics(NamedTuple):
         return 2 * self.gram / self.count
 
 
-def statistics_of(x: Float[AnyArray, "*b d"], *, gram: bool) -> InputStatistics:
-    """Returns the statistics of some inputs, accumulated in float32."""
+def statistics_of(
+    x: Float[AnyArray, "*b d"], mask: Num[AnyArray, "*b"] | Bool[AnyArray, "*b"] | None = None, *, gram: bool
+) -> InputStatistics:
+    """Returns the statistics of some inputs, accumulated in float32.
+
+    Args:
+      x: the inputs.
+      mask: zero at those that do not count; all do if None.
+      gram: whether to return the Gram matrix.
+    """
     rows = jnp.asarray(x, jnp.float32).reshape(-1, x.shape[-1])
+    kept = None if mask is None else jnp.asarray(mask).reshape(-1, 1) != 0
+    rows = rows if kept is None else jnp.where(kept, rows, 0.0)
     magnitudes = jnp.abs(rows)
     product = jnp.matmul(rows.T, rows, precision="highest") if gram else None
     largest = magnitudes.max(axis=0)
-    count = jnp.asarray(float(len(rows)))
+    count = jnp.asarray(float(len(rows))) if kept is None else kept.sum(dtype=jnp.float32)
     return InputStatistics(count, product, jnp.square(rows).sum(axis=0), magnitudes.sum(axis=0), largest)
 
 

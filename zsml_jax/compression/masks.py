@@ -13,6 +13,7 @@ import numpy as np
 
 from zsml_jax import transform
 from zsml_jax.compression.selection import order_bits, smallest, smallest_of_each
+from zsml_jax.transform.patterns import Patterns
 from zsml_jax.typing import AnyArray, Array, Params, PyTree
 
 #: What scores are compared within: all kernels, each layer's kernel, the inputs of each output, or whole outputs of a
@@ -62,6 +63,19 @@ def apply_masks(params: Params, masks: Mapping[str, AnyArray]) -> dict[str, Any]
         return jnp.where(masks[path], kernel, jnp.zeros((), kernel.dtype))
 
     return transform.update(params, list(masks), masked) if masks else dict(params)
+
+
+def masks_of_zeros(params: Params, groups: Patterns) -> dict[str, Array]:
+    """Returns the masks of a model that was pruned and saved, by its zeros.
+
+    >>> masks_of_zeros({"up": {"kernel": jnp.array([[0.0, 2.0]])}}, "up/kernel")
+    {'up/kernel': Array([[False,  True]], dtype=bool)}
+
+    Args:
+      params: the parameters.
+      groups: the kernels, as paths or patterns of paths.
+    """
+    return {path: jnp.asarray(kernel) != 0 for path, kernel in transform.select(params, groups).items()}
 
 
 def keep_masks_of(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from zsml_jax.compression.calibration import Calibration, InputStatistics
 from zsml_jax.compression.error_feedback import sparsegpt
 from zsml_jax.compression.groups import kernels
-from zsml_jax.compression.layerwise import compress_blocks
+from zsml_jax.compression.layerwise import Compress, compress_blocks
 from zsml_jax.compression.masks import Pruned, apply_masks, check_fit, keep_masks_of, n_of_m
 from zsml_jax.transform.patterns import Patterns
 from zsml_jax.typing import Array, Key, Params
@@ -76,14 +76,22 @@ def prune(
         return Pruned(apply_masks(params, masks), masks)
     if calibration is None:
         raise ValueError(f"calibration must be given for {method!r}")
+    compress, gram = layer_method(method, sparsity, within)
+    return Pruned(*compress_blocks(params, calibration, list(chosen), compress, gram=gram))
+
+
+def layer_method(method: str, sparsity: float, within: str) -> tuple[Compress, bool]:
+    """Returns what compresses a kernel by its inputs, and whether it needs their Gram matrix.
+
+    Raises:
+      ValueError: if ``within`` does not fit the method.
+    """
     if within == "global" or (method == "sparsegpt" and within != "layer" and n_of_m(within) is None):
         raise ValueError(f"within must be {_FITTING[method]} with {method!r}, got {within!r}")
     if method == "wanda":
-        wanda = functools.partial(_wanda, sparsity=sparsity, within=within)
-        return Pruned(*compress_blocks(params, calibration, list(chosen), wanda, gram=False))
+        return functools.partial(_wanda, sparsity=sparsity, within=within), False
     compress = jax.jit(functools.partial(sparsegpt, sparsity=sparsity, pattern=n_of_m(within)))
-    adjust = lambda kernel, statistics, _: compress(kernel, statistics.hessian)
-    return Pruned(*compress_blocks(params, calibration, list(chosen), adjust, gram=True))
+    return lambda kernel, statistics, _: compress(kernel, statistics.hessian), True
 
 
 _FITTING = {"wanda": "'layer', 'output', 'rows' or such as '2:4'", "sparsegpt": "'layer' or such as '2:4'"}

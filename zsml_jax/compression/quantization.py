@@ -7,7 +7,7 @@ greatest of the call. The other methods choose better codes for the formats of :
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -17,7 +17,7 @@ from zsml_jax.compression.calibration import Calibration, InputStatistics
 from zsml_jax.compression.error_feedback import gptq
 from zsml_jax.compression.groups import kernels
 from zsml_jax.compression.input_scaling import awq, smoothquant
-from zsml_jax.compression.layerwise import compress_blocks
+from zsml_jax.compression.layerwise import Compress, compress_blocks
 from zsml_jax.models import quantized
 from zsml_jax.models.quantized import Activations, Format, Group
 from zsml_jax.transform.patterns import Patterns
@@ -75,12 +75,7 @@ def quantize(
       ValueError: if an argument is out of range or does not fit another, a path matches no kernel, or a kernel is not
         finite.
     """
-    if method not in DEFAULTS:
-        raise ValueError(f"method must be one of {sorted(DEFAULTS)}, got {method!r}")
-    given = {"group": group, "activations": activations}
-    scheme: dict[str, Any] = {"format": format, "symmetric": symmetric, "group": "channel", "activations": "float"}
-    scheme |= DEFAULTS[method] | {name: value for name, value in given.items() if value is not None}
-    _check_method(method, scheme, masks)
+    scheme = scheme_of(method, format, group, symmetric, activations, masks)
     chosen = kernels(params, groups)
     for kernel in chosen.values():  # so that what does not fit is found before the first block runs
         jax.eval_shape(functools.partial(quantized.quantize, **scheme), kernel)
@@ -88,8 +83,30 @@ def quantize(
         return transform.update(params, list(chosen), lambda kernel, _: quantized.quantize(kernel, **scheme))
     if calibration is None:
         raise ValueError(f"calibration must be given for {method!r}")
-    compress = _layer_method(method, scheme, masks or {})
-    return compress_blocks(params, calibration, list(chosen), compress, gram=method != "smoothquant")[0]
+    compress, gram = layer_method(method, scheme, masks or {})
+    return compress_blocks(params, calibration, list(chosen), compress, gram=gram)[0]
+
+
+def scheme_of(
+    method: str,
+    format: str,
+    group: Group | None,
+    symmetric: bool,
+    activations: str | None,
+    masks: Mapping[str, AnyArray] | None = None,
+) -> dict[str, Any]:
+    """Returns the arguments of :func:`zsml_jax.models.quantized.quantize` that :func:`quantize` means by its own.
+
+    Raises:
+      ValueError: if the method is unknown, or the arguments do not fit it.
+    """
+    if method not in DEFAULTS:
+        raise ValueError(f"method must be one of {sorted(DEFAULTS)}, got {method!r}")
+    given = {"group": group, "activations": activations}
+    scheme: dict[str, Any] = {"format": format, "symmetric": symmetric, "group": "channel", "activations": "float"}
+    scheme |= DEFAULTS[method] | {name: value for name, value in given.items() if value is not None}
+    _check_method(method, scheme, masks)
+    return scheme
 
 
 def _check_method(method: str, scheme: Mapping[str, Any], masks: Mapping[str, AnyArray] | None) -> None:
@@ -101,14 +118,14 @@ def _check_method(method: str, scheme: Mapping[str, Any], masks: Mapping[str, An
         raise ValueError("format must be 'int8' or 'int4' with 'gptq', got 'nf4'")
 
 
-def _layer_method(
-    method: str, scheme: dict[str, Any], masks: Mapping[str, AnyArray]
-) -> Callable[[Array, InputStatistics, tuple[str, int]], tuple[Any, None]]:
+def layer_method(method: str, scheme: Mapping[str, Any], masks: Mapping[str, AnyArray]) -> tuple[Compress, bool]:
+    """Returns what compresses a kernel by its inputs, and whether it needs their Gram matrix."""
     if method != "gptq":
         scale = jax.jit(functools.partial({"awq": awq, "smoothquant": smoothquant}[method], **scheme))
-        return lambda kernel, statistics, _: (scale(kernel, statistics), None)
-    activations = scheme.pop("activations")
-    run = jax.jit(functools.partial(gptq, **scheme))
+        return lambda kernel, statistics, _: (scale(kernel, statistics), None), method == "awq"
+    activations = scheme["activations"]
+    rest = {name: value for name, value in scheme.items() if name != "activations"}
+    run = jax.jit(functools.partial(gptq, **rest))
 
     def one(kernel: Array, statistics: InputStatistics, where: tuple[str, int]) -> tuple[Any, None]:
         path, i = where
@@ -116,4 +133,4 @@ def _layer_method(
         own = mask if mask is None or mask.ndim == 2 else mask[i]
         return dataclasses.replace(run(kernel, statistics.hessian, mask=own), activations=activations), None
 
-    return one
+    return one, True

@@ -29,11 +29,13 @@ class BlockInput(NamedTuple):
       carry: what goes from layer to layer, the hidden states first.
       shared: what all layers see alike, such as a mask.
       scanned: what differs between layers: arrays with a leading axis l, or None.
+      mask: where the model's tokens are, ``(b, t)``; None for everywhere.
     """
 
     carry: PyTree
     shared: PyTree
     scanned: PyTree
+    mask: PyTree = None
 
 
 # Compared and hashed by identity: programs are compiled once for each.
@@ -66,6 +68,10 @@ class Stack:
         """Returns the path of a block's parameters."""
         return self.path if self.is_stacked else f"{self.path}{index}"
 
+    def slot(self, index: int) -> str:
+        """Returns what the rules of checkpoints (:mod:`.rules`) call a block."""
+        return f"{self.path}[{index}]" if self.is_stacked else self.prefix(index)
+
     def take(self, params: Params, index: int) -> Any:
         """Returns the parameters of one block."""
         node: Any = params
@@ -73,15 +79,16 @@ class Stack:
             node = node[name]
         return jax.tree.map(lambda leaf: leaf[index], node) if self.is_stacked else node
 
-    def enter(self, params: Params, tokens: AnyArray, **inputs: Any) -> BlockInput:
+    def enter(self, params: Params, tokens: AnyArray, mask: AnyArray | None = None, **inputs: Any) -> BlockInput:
         """Returns what the first layer is called with; nothing behind it is computed.
 
         Args:
           params: the parameters of the model.
-          tokens: token ids ``(b, t)``, without padding.
+          tokens: token ids ``(b, t)``.
+          mask: non-zero at tokens, zero at padding; all are tokens if None.
           **inputs: further arguments of the module by name.
         """
-        return _enter(self, params, tokens, inputs)
+        return _enter(self, params, tokens, mask, inputs)._replace(mask=mask)
 
     def layer_input(self, state: BlockInput, index: int) -> tuple[PyTree, PyTree, PyTree]:
         """Returns the arguments of :attr:`apply` behind the parameters."""
@@ -142,7 +149,9 @@ def _run(apply: Callable[..., PyTree], own: Any, *inputs: PyTree) -> PyTree:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _enter(stack: Stack, params: Params, tokens: AnyArray, inputs: dict[str, Any]) -> BlockInput:
+def _enter(
+    stack: Stack, params: Params, tokens: AnyArray, token_mask: AnyArray | None, inputs: dict[str, Any]
+) -> BlockInput:
     def stop(next_fun: Callable[..., Any], args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         if "/".join(context.module.path) == stack.prefix(0) and context.method_name == "__call__":
             x, mask = args
@@ -152,7 +161,7 @@ def _enter(stack: Stack, params: Params, tokens: AnyArray, inputs: dict[str, Any
     # A scanned layer is seen by interceptors within the scan only, so that stacks have a stop of their own.
     try:
         with stop_at_stack(stack.number) if stack.is_stacked else nn.intercept_methods(stop):
-            stack.module.apply({"params": params}, tokens, None, **inputs)
+            stack.module.apply({"params": params}, tokens, token_mask, **inputs)
     except LayersReached as reached:
         return BlockInput(reached.carry, reached.shared, reached.scanned)
     raise ValueError(f"tokens must come with all that the model needs to reach its layers {stack.path!r}")

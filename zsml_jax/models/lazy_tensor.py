@@ -1,4 +1,4 @@
-"""A tensor that a file describes, and that is read when it is needed."""
+"""Tensors of files: one that is read when it is needed, and one on its way into a file."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,4 +17,16 @@ class LazyTensor(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+
+class Outgoing(NamedTuple):
+    """A tensor on its way into a file.
+
+    Attributes:
+      nbytes: its size.
+      read: fetches it from the parameters, in the file's layout.
+    """
+
+    nbytes: int
     read: Callable[[], np.ndarray]

@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float, Int
 from zsml_jax.models import bert_weights, clip_weights, decoder_weights, mamba_weights, t5_weights
 from zsml_jax.models.causal_mask import check_mask
 from zsml_jax.models.config_checks import check_dtype
-from zsml_jax.models.convert import Placement, convert
+from zsml_jax.models.convert import Checkpoint, Placement
 from zsml_jax.models.families import Family
 from zsml_jax.models.gguf_file import find_gguf, read_gguf
 from zsml_jax.models.image_preprocessing import ImageConfig, read_image_config
 from zsml_jax.models.json_file import read_json
 from zsml_jax.models.lazy_tensor import LazyTensor
+from zsml_jax.models.quantized_files import expect_kernels, take_kernels, weight_names
 from zsml_jax.models.sentence import SentenceConfig, read_sentence_config
 from zsml_jax.models.source import find_folder
 from zsml_jax.models.t5_config import T5Config
@@ -175,30 +176,48 @@ def load(
       ValueError: if the model's type or a field of its configuration is not supported, or its weights do not fit;
         every missing, unexpected and misshapen tensor is listed, and every parameter that a mesh cannot divide.
     """
+    pretrained, checkpoint = open_lazily(path_or_asset, dtype=dtype)
+    if isinstance(sharding, Mesh):
+        sharding = partition(checkpoint.expected, sharding, rules_for(pretrained.model_type))
+    return dataclasses.replace(pretrained, params=checkpoint.params(sharding))
+
+
+def open_lazily(
+    path_or_asset: str | Path, *, dtype: jax.typing.DTypeLike = jnp.float32
+) -> tuple[Pretrained, Checkpoint]:
+    """Opens a pretrained model of which no weight is read yet.
+
+    Args:
+      path_or_asset: as for :func:`load`.
+      dtype: as for :func:`load`.
+
+    Returns:
+      The model, whose parameters are shapes, and its checkpoint, which reads them one by one.
+
+    Raises:
+      FileNotFoundError: as for :func:`load`.
+      ValueError: as for :func:`load`.
+    """
     dtype = check_dtype(dtype)
     path = find_folder(path_or_asset)
     if (gguf := find_gguf(path)) is not None:
         hub, tensors, files = read_gguf(gguf)
-        pretrained = _build(hub, tensors, str(gguf), dtype, sharding)
+        pretrained, checkpoint = _open(hub, tensors, str(gguf), dtype)
         tokenizer = None if files is None else Tokenizer(files, max_length=pretrained.config.max_length)
-        return dataclasses.replace(pretrained, tokenizer=tokenizer)
+        return dataclasses.replace(pretrained, tokenizer=tokenizer), checkpoint
     sentence, folder = read_sentence_config(path)
     hub = read_json(folder / "config.json")
-    pretrained = _build(hub, None, str(folder), dtype, sharding)
+    pretrained, checkpoint = _open(hub, None, str(folder), dtype)
     tokenizer = _optional_tokenizer(folder, hub, pretrained.config.max_length)
     image_size = getattr(pretrained.config, "image_size", None)
     image = None if image_size is None else read_image_config(folder, image_size)
-    return dataclasses.replace(pretrained, tokenizer=tokenizer, sentence=sentence, image=image)
+    return dataclasses.replace(pretrained, tokenizer=tokenizer, sentence=sentence, image=image), checkpoint
 
 
-def _build(
-    hub: Mapping[str, Any],
-    tensors: Mapping[str, LazyTensor] | None,
-    source: str,
-    dtype: str,
-    sharding: Placement | Mesh,
-) -> Pretrained:
-    """The module and its parameters; the tensors are those of the folder ``source`` if None."""
+def _open(
+    hub: Mapping[str, Any], tensors: Mapping[str, LazyTensor] | None, source: str, dtype: str
+) -> tuple[Pretrained, Checkpoint]:
+    """The module and its checkpoint; the tensors are those of the folder ``source`` if None."""
     file = f"{source}/config.json" if tensors is None else source
     if not isinstance(hub, Mapping):
         raise ValueError(f"{file} must hold a JSON object, got a {type(hub).__name__}")
@@ -208,24 +227,23 @@ def _build(
     family = FAMILIES[model_type]
     tensors = open_tensors(Path(source)) if tensors is None else tensors
     try:
-        config = family.config(hub, tensors.keys(), dtype)
+        config = family.config(hub, weight_names(hub, tensors.keys()), dtype)
     except KeyError as error:
         raise ValueError(f"{file}: the field {error} is missing") from error
     except (TypeError, ZeroDivisionError) as error:
         raise ValueError(f"{file}: a field is not a number of its kind: {error}") from error
     except ValueError as error:
         raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from error
-    expected = family.abstract_params(config)
-    if isinstance(sharding, Mesh):
-        sharding = partition(expected, sharding, rules_for(model_type))
-    params = convert(family.rules(config), tensors, expected, dtype=dtype, source=source, sharding=sharding)
-    return Pretrained(
-        params=params,
-        module=family.module(config),
-        config=config,
-        model_type=model_type,
-        hub_config=json.dumps(hub),
-    )
+    table = family.rules(config)
+    try:
+        tensors, kernels = take_kernels(hub, tensors, table, dtype)
+        expected = expect_kernels(family.abstract_params(config), kernels, table)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{source} has quantised weights that cannot be read: {error}") from error
+    checkpoint = Checkpoint(table, tensors, expected, dtype=dtype, source=source, kernels=kernels)
+    module = family.module(config)
+    hub_config = json.dumps(hub)
+    return Pretrained(expected, module, config, model_type=model_type, hub_config=hub_config), checkpoint
 
 
 def _optional_tokenizer(folder: Path, hub: Mapping[str, Any], max_length: int) -> Tokenizer | None:

@@ -159,6 +159,20 @@ class Table:
         return frozenset(path.partition("[")[0] for rule in self.rules for path in rule.paths if "[" in path)
 
 
+def slots_of(table: Table, path: str, leaf: Any) -> tuple[str, ...]:
+    """Returns the paths that rules give to a parameter: of each of its rows where it is stacked.
+
+    Args:
+      table: the family's rules.
+      path: the parameter's.
+      leaf: the parameter, which has a shape.
+    """
+    for stack in table.stacks:
+        if path.startswith(f"{stack}/"):
+            return tuple(f"{stack}[{i}]{path[len(stack) :]}" for i in range(leaf.shape[0]))
+    return (path,)
+
+
 @functools.cache
 def _regex(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", template.removesuffix("*"))

@@ -2,23 +2,26 @@
 
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 import jax
-import numpy as np
 import safetensors.numpy
 
-from zsml_jax.models.convert import Outgoing, revert
+from zsml_jax.models.convert import revert
 from zsml_jax.models.families import Family
 from zsml_jax.models.hub_fields import OLD_SPELLINGS
 from zsml_jax.models.image_preprocessing import write_image_config
 from zsml_jax.models.json_file import write_json
+from zsml_jax.models.lazy_tensor import Outgoing
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
 from zsml_jax.models.quantized import Quantized
+from zsml_jax.models.quantized_files import FIELD, choose_layout, quantization_config, weight_names
+from zsml_jax.models.quantized_layouts import Layout
 from zsml_jax.models.sentence import SentenceConfig, write_sentence_config
 from zsml_jax.models.whole_folder import check_replaceable, whole_folder
 from zsml_jax.typing import Params
@@ -29,51 +32,95 @@ _RUN_FIELDS = ("remat", "unroll", "chunk")
 _RESOLVED = {"num_kv_heads": "key_heads", "head_width": "key_width", "step_rank": "rank"}
 
 
-def save(pretrained: Pretrained, folder: str | Path, *, max_shard_bytes: int = 5_000_000_000) -> None:
+def save(
+    pretrained: Pretrained,
+    folder: str | Path,
+    *,
+    max_shard_bytes: int = 5_000_000_000,
+    layout: Layout | None = None,
+) -> None:
     """Writes ``config.json``, the weights as safetensors, and the files of tokenizer, pooling and image preprocessing.
 
     The folder is never half of one model, nor half of two, see :func:`~zsml_jax.models.whole_folder.whole_folder`.
-    Weights keep their bits: what is loaded again is equal.
+    Weights keep their bits: what is loaded again is equal. So do codes and scales of quantised kernels, which are
+    written in the layout of compressed-tensors, as vLLM and transformers read it, where that can hold all of them.
 
     Args:
       pretrained: the model; its ``model_type`` decides the names of the tensors. For a model that was made here and not
         loaded, give it one: ``Pretrained(..., model_type="gpt2")``.
       folder: a new folder, or one with a model (a ``config.json``), which is replaced.
       max_shard_bytes: the weights are split into files of at most this size, but at least one tensor each.
+      layout: of quantised kernels: ``"compressed-tensors"``, ``"own"`` for that of this package, or the first of them
+        that can hold all if None.
 
     Raises:
-      ValueError: if the model's type is unknown, cannot express its configuration, or has other parameters; or if these
-        are quantised or lie on devices of other hosts.
+      ValueError: if the model's type is unknown, cannot express its configuration, or has other parameters; if these
+        lie on devices of other hosts; or if the layout cannot hold a quantised kernel.
       FileExistsError: if the folder holds something else than a model.
+    """
+    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
+        raise ValueError("params must lie on devices of this process; gather them before they are saved")
+    config, layout = folder_config(pretrained, layout)
+    check_replaceable(folder, marker="config.json", kind="a model")
+    family = FAMILIES[pretrained.model_type]
+    tensors = revert(family.rules(pretrained.config), pretrained.params, layout=layout)
+    _check_shapes(pretrained, family)
+    _check_config(pretrained, family, config, weight_names(config, tensors.keys()))
+    with whole_folder(folder) as fresh:
+        write_json(fresh / "config.json", config)
+        _write_tensors(tensors, fresh, max_shard_bytes)
+        write_extras(pretrained, fresh)
+
+
+def folder_config(pretrained: Pretrained, layout: Layout | None = None) -> tuple[dict[str, Any], Layout | None]:
+    """Returns config.json of a model's folder, and the layout of its quantised kernels, None if it has none.
+
+    Args:
+      pretrained: the model; its parameters may be shapes.
+      layout: as for :func:`save`.
+
+    Raises:
+      ValueError: as for :func:`save`.
     """
     family = FAMILIES.get(pretrained.model_type)
     if family is None:
         raise ValueError(f"model_type must be one of {sorted(FAMILIES)}, got {pretrained.model_type!r}")
-    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(pretrained.params)):
-        raise ValueError("params must lie on devices of this process; gather them before they are saved")
-    leaves: Mapping[str, Any] = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
-    if quantised := [path for path, leaf in leaves.items() if isinstance(leaf, Quantized)]:
-        raise ValueError(f"params hold quantised kernels, such as {quantised[0]}; dequantize them to save arrays")
-    check_replaceable(folder, marker="config.json", kind="a model")
+    table = family.rules(pretrained.config)
+    layout = choose_layout(table, pretrained.params, layout)
     config = _hub_config(pretrained, family)
-    tensors = revert(family.rules(pretrained.config), pretrained.params)
-    _check_shapes(pretrained, family)
-    _check_config(pretrained, family, config, tensors)
-    with whole_folder(folder) as fresh:
-        write_json(fresh / "config.json", config)
-        _write_tensors(tensors, fresh, max_shard_bytes)
-        if pretrained.image is not None:
-            write_json(fresh / "preprocessor_config.json", write_image_config(pretrained.image))
-        if pretrained.sentence != SentenceConfig():
-            write_sentence_config(pretrained.sentence, fresh, pretrained.config.width)
-        if pretrained.tokenizer is not None:
-            pretrained.tokenizer.save(fresh)
+    if layout is not None:
+        config[FIELD] = quantization_config(table, pretrained.params, layout)
+    return config, layout
+
+
+def write_extras(pretrained: Pretrained, folder: Path) -> None:
+    """Writes the files of tokenizer, pooling and image preprocessing into a model's folder."""
+    if pretrained.image is not None:
+        write_json(folder / "preprocessor_config.json", write_image_config(pretrained.image))
+    if pretrained.sentence != SentenceConfig():
+        write_sentence_config(pretrained.sentence, folder, pretrained.config.width)
+    if pretrained.tokenizer is not None:
+        pretrained.tokenizer.save(folder)
+
+
+def write_index(placed: Mapping[str, str], total_bytes: int, folder: Path) -> None:
+    """Writes the index of a folder whose tensors are in several files.
+
+    Args:
+      placed: the file of each tensor.
+      total_bytes: size of all tensors.
+      folder: the folder.
+    """
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(placed)}
+    write_json(folder / "model.safetensors.index.json", index)
 
 
 def _hub_config(pretrained: Pretrained, family: Family) -> dict[str, Any]:
     """The fields of config.json: those that were read, under those that the configuration decides."""
     read: dict[str, Any] = json.loads(pretrained.hub_config)
-    largest: Any = max(jax.tree.leaves(pretrained.params), key=np.size)
+    read.pop(FIELD, None)  # what was quantised when it was read need not be so any more
+    leaves: Any = jax.tree.leaves(pretrained.params, is_leaf=lambda node: isinstance(node, Quantized))
+    largest = max(leaves, key=lambda leaf: math.prod(leaf.shape))
     config = {
         **({"architectures": [family.architecture]} if family.architecture else {}),
         **_special_ids(pretrained),
@@ -114,12 +161,10 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {path: tuple(leaf.shape) for path, leaf in leaves.items()}
 
 
-def _check_config(
-    pretrained: Pretrained, family: Family, config: Mapping[str, Any], tensors: Mapping[str, Outgoing]
-) -> None:
+def _check_config(pretrained: Pretrained, family: Family, config: Mapping[str, Any], names: Collection[str]) -> None:
     """Refuses a configuration that the model's type cannot express: one that would be read as another."""
     own = pretrained.config
-    again = family.config(json.loads(json.dumps(config)), tensors.keys(), own.dtype)
+    again = family.config(json.loads(json.dumps(config)), names, own.dtype)
     if differing := _differing(own, again):
         raise ValueError(
             f"config cannot be that of a {pretrained.model_type}; it would be read as another: {', '.join(differing)}"
@@ -155,6 +200,4 @@ def _write_tensors(tensors: Mapping[str, Outgoing], folder: Path, max_shard_byte
         shutil.copymode(folder / "config.json", folder / file)  # the library writes files for the owner alone
         placed |= dict.fromkeys(names, file)
     if many:
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": placed}
-        write_json(folder / "model.safetensors.index.json", index)
+        write_index(placed, sum(tensor.nbytes for tensor in tensors.values()), folder)

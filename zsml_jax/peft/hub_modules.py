@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from zsml_jax.models.convert import slots_of
 from zsml_jax.models.pretrained import FAMILIES, Pretrained
-from zsml_jax.models.rules import Rule, Table
+from zsml_jax.models.rules import Rule, Table, slots_of
 from zsml_jax.peft.adapter import flatten
 from zsml_jax.typing import AnyArray
 

@@ -14,6 +14,9 @@ Every parameter has a rule; norms, and biases that are added after the sum over 
 sizes must be divisible, and :func:`.sharding.partition` names those that are not. The words of a vocabulary need not
 be: GPT-2 has 50,257 of them. Where ``model`` does not divide them, its devices hold copies.
 
+The arrays of a quantised kernel (:mod:`zsml_jax.models.quantized`) lie as the kernel does: codes along both axes, and
+where an axis is not divisible, as halves of bytes and groups of inputs may not be, along the other alone.
+
 Programs stay correct, and get slower, where a device's part of a matrix is not made of whole heads: with fewer heads of
 keys than ``model`` has devices, or in Mamba's projection of both the values and their gate. XLA then moves activations
 between the devices of ``model``.
@@ -52,60 +55,85 @@ def _blocks(where: str, *stacked: None, attention: str = "attention", biases: bo
     )
 
 
+def _with_quantised(rules: tuple[ShardingRule, ...]) -> tuple[ShardingRule, ...]:
+    """The rules, with those of the arrays of quantised kernels behind those of the kernels."""
+    extended: list[ShardingRule] = []
+    for pattern, rule in rules:
+        extended.append((pattern, rule))
+        if pattern.endswith(("kernel", "kernel)")):
+            specs = [spec for spec in (rule.specs if isinstance(rule, FirstFit) else (rule,)) if isinstance(spec, _P)]
+            by_outputs = [_P(*spec[:-2], None, spec[-1]) for spec in specs if len(spec) >= 2]
+            by_inputs = [_P(*spec[:-1]) for spec in specs if len(spec) >= 2]
+            fitting = FirstFit((*specs, *by_outputs, *by_inputs, _COPY))
+            extended.append((f"({pattern})/(codes|scale|zero)", fitting))
+            extended.append((f"({pattern})/input_scale", FirstFit((*by_inputs, _COPY))))
+    return tuple(extended)
+
+
 #: GPT-2, GPT-Neo, GPT-NeoX and the Llama family. Files that fuse queries, keys and values are taken apart when loaded.
-DECODER: Final[tuple[ShardingRule, ...]] = (
-    ("embeddings/word/embedding", _WORDS),
-    ("embeddings/position/embedding", _P(None, "data")),
-    *_blocks("layers", None),
-    ("head/kernel", _WORDS_HEAD),
-    ("head/bias", _WORDS_BIAS),
-    _NORMS,
+DECODER: Final[tuple[ShardingRule, ...]] = _with_quantised(
+    (
+        ("embeddings/word/embedding", _WORDS),
+        ("embeddings/position/embedding", _P(None, "data")),
+        *_blocks("layers", None),
+        ("head/kernel", _WORDS_HEAD),
+        ("head/bias", _WORDS_BIAS),
+        _NORMS,
+    )
 )
 #: Mamba. The channels of the convolution and the scan are divided over ``model``; the states' numbers never are.
-MAMBA: Final[tuple[ShardingRule, ...]] = (
-    ("embeddings/word/embedding", _WORDS),
-    ("layers/mixer/in_proj/kernel", _P(None, "data", "model")),
-    ("layers/mixer/(in_proj|dt_proj)/bias", _P(None, "model")),
-    ("layers/mixer/(conv_bias|D)", _P(None, "model")),
-    # The channels over both axes, since the other sizes are small numbers that a large mesh does not divide.
-    ("layers/mixer/(A_log|x_proj/kernel)", FirstFit((_P(None, ("model", "data")), _P(None, "model")))),
+MAMBA: Final[tuple[ShardingRule, ...]] = _with_quantised(
     (
-        "layers/mixer/(conv_kernel|dt_proj/kernel)",
-        FirstFit((_P(None, None, ("model", "data")), _P(None, None, "model"))),
-    ),
-    ("layers/mixer/out_proj/kernel", _P(None, "model", "data")),
-    ("layers/mixer/out_proj/bias", _COPY),
-    ("head/kernel", _WORDS_HEAD),
-    _NORMS,
+        ("embeddings/word/embedding", _WORDS),
+        ("layers/mixer/in_proj/kernel", _P(None, "data", "model")),
+        ("layers/mixer/(in_proj|dt_proj)/bias", _P(None, "model")),
+        ("layers/mixer/(conv_bias|D)", _P(None, "model")),
+        # The channels over both axes, since the other sizes are small numbers that a large mesh does not divide.
+        ("layers/mixer/(A_log|x_proj/kernel)", FirstFit((_P(None, ("model", "data")), _P(None, "model")))),
+        (
+            "layers/mixer/(conv_kernel|dt_proj/kernel)",
+            FirstFit((_P(None, None, ("model", "data")), _P(None, None, "model"))),
+        ),
+        ("layers/mixer/out_proj/kernel", _P(None, "model", "data")),
+        ("layers/mixer/out_proj/bias", _COPY),
+        ("head/kernel", _WORDS_HEAD),
+        _NORMS,
+    )
 )
 #: BERT, RoBERTa, DistilBERT and ALBERT, whose layers are not stacked.
-BERT: Final[tuple[ShardingRule, ...]] = (
-    ("embeddings/word/embedding", _WORDS),
-    ("embeddings/(position|token_type)/embedding", _P(None, "data")),
-    ("embeddings/widen/kernel", _P(None, "data")),
-    *_blocks(r"layer_\d+"),
-    ("(pooler|head/dense)/kernel", _P("data")),
-    ("(embeddings/widen|pooler|head/dense)/bias", _COPY),
-    ("head/bias", _WORDS_BIAS),
-    _NORMS,
+BERT: Final[tuple[ShardingRule, ...]] = _with_quantised(
+    (
+        ("embeddings/word/embedding", _WORDS),
+        ("embeddings/(position|token_type)/embedding", _P(None, "data")),
+        ("embeddings/widen/kernel", _P(None, "data")),
+        *_blocks(r"layer_\d+"),
+        ("(pooler|head/dense)/kernel", _P("data")),
+        ("(embeddings/widen|pooler|head/dense)/bias", _COPY),
+        ("head/bias", _WORDS_BIAS),
+        _NORMS,
+    )
 )
 #: T5. The bias of each head and bucket of distances is a few hundred numbers.
-T5: Final[tuple[ShardingRule, ...]] = (
-    ("word/embedding", _WORDS),
-    ("(encoder|decoder)/relative/bucket/embedding", _COPY),
-    *_blocks("(encoder|decoder)/layers", None, attention="(attention|cross)", biases=False),
-    ("head/kernel", _WORDS_HEAD),
-    _NORMS,
+T5: Final[tuple[ShardingRule, ...]] = _with_quantised(
+    (
+        ("word/embedding", _WORDS),
+        ("(encoder|decoder)/relative/bucket/embedding", _COPY),
+        *_blocks("(encoder|decoder)/layers", None, attention="(attention|cross)", biases=False),
+        ("head/kernel", _WORDS_HEAD),
+        _NORMS,
+    )
 )
 #: CLIP, both towers.
-CLIP: Final[tuple[ShardingRule, ...]] = (
-    ("text/word/embedding", _WORDS),
-    ("(text|image)/position/embedding", _P(None, "data")),
-    ("image/patch/kernel", _P(None, None, None, "data")),
-    ("(text|image)/projection/kernel", _P("data")),
-    *_blocks("(text|image)/layers", None),
-    ("image/class|logit_scale", _COPY),
-    _NORMS,
+CLIP: Final[tuple[ShardingRule, ...]] = _with_quantised(
+    (
+        ("text/word/embedding", _WORDS),
+        ("(text|image)/position/embedding", _P(None, "data")),
+        ("image/patch/kernel", _P(None, None, None, "data")),
+        ("(text|image)/projection/kernel", _P("data")),
+        *_blocks("(text|image)/layers", None),
+        ("image/class|logit_scale", _COPY),
+        _NORMS,
+    )
 )
 #: The small image nets. What opens a residual block is divided by output channels, what closes it by input channels;
 #: the rest is fully sharded data parallelism. Small arrays are copied.
