@@ -120,8 +120,9 @@ def resolve(config: Any) -> Any:
         found = read_method(config.method_file)
     except FileNotFoundError as error:
         raise ValueError(f"method_file must be a file of experiments.more_search, got {config.method_file}") from error
-    method: Any = found.method
-    sizes = {name: getattr(method, name, None) for name in ("blocks", "block_rank", "targets")}
-    if type(method) is not peft.MoRe or method != peft.MoRe(**sizes):
-        raise ValueError(f"method_file must hold a MoRe of blocks, block_rank and targets alone, got {method}")
-    return dataclasses.replace(config, **sizes, learning_rates=(found.learning_rate,))
+    method = found.method
+    if isinstance(method, peft.MoRe):
+        sizes: dict[str, Any] = {name: getattr(method, name) for name in ("blocks", "block_rank", "targets")}
+        if method == peft.MoRe(**sizes):
+            return dataclasses.replace(config, **sizes, learning_rates=(found.learning_rate,))
+    raise ValueError(f"method_file must hold a MoRe of blocks, block_rank and targets alone, got {method}")

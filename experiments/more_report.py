@@ -58,7 +58,8 @@ def write_classification(
             }
             for g, group in enumerate(names) if (groups == g).any()
         }  # fmt: skip
-        document.figure("groups", plot.grouped_bars(bars), "Test accuracy in each group, with t intervals over seeds")
+        figure = plot.grouped_bars(bars, baseline=False)
+        document.figure("groups", figure, "Test accuracy in each group, with t intervals over seeds")
     _end(document, folder, config, methods, correct, "trials")
 
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 
+import matplotlib.colors
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,6 +31,12 @@ def tick_labels(figure):
 
 def legend_of(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(("baseline", "first"), [(True, plot.PALETTE[0]), (False, plot.PALETTE[1])])
+def test_the_first_bar_is_grey_only_where_it_is_a_baseline(baseline, first):
+    figure = plot.grouped_bars({"a": {"x": 0.1, "y": 0.2}}, baseline=baseline)
+    assert matplotlib.colors.to_hex(figure.axes[0].patches[0].get_facecolor()) == first.lower()
 
 
 def test_grouped_bars_hold_the_values_their_intervals_and_the_published_figures():

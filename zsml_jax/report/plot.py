@@ -34,6 +34,7 @@ def grouped_bars(
     values: Mapping[str, Mapping[str, Measured]],
     *,
     published: Mapping[str, Mapping[str, Scalar]] | None = None,
+    baseline: bool = True,
     ylabel: str = "accuracy (%)",
     title: str = "",
     scale: float = 100.0,
@@ -43,6 +44,7 @@ def grouped_bars(
     Args:
       values: of each data set, of each method: a number or ``(value, low, high)``. A method may be missing in a set.
       published: figures to mark beside the measured ones, in the same units.
+      baseline: whether the first method is one, which is grey; else colours are those of the other plots.
       ylabel: the axis label.
       title: above the figure.
       scale: what values are multiplied with; 100 shows fractions in percent.
@@ -63,7 +65,7 @@ def grouped_bars(
         at = [i for i, group in enumerate(groups) if method in values[group]]
         value, low, high = scale * np.array([_interval(values[groups[i]][method]) for i in at]).T
         x = np.array(at) + (m - (len(methods) - 1) / 2) * width
-        axes.bar(x, value, 0.92 * width, color=_color(m), label=method, zorder=2)
+        axes.bar(x, value, 0.92 * width, color=_color(m + (not baseline)), label=method, zorder=2)
         spread = np.maximum([value - low, high - value], 0.0)
         if np.nanmax(spread) > 0:
             axes.errorbar(x, value, spread, fmt="none", ecolor=_INK, elinewidth=1.0, capsize=2.5, zorder=3)
