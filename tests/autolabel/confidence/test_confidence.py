@@ -72,6 +72,8 @@ def test_vmap_over_settings_and_keys_agrees_with_a_loop(name):
         np.testing.assert_allclose(together[i], one(key), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore")
 def test_temperature_scaling_is_netcals():
     netcal = pytest.importorskip("netcal.scaling", reason="netcal comes with the oracle extra")
     outputs, labels = problem(4, n=600, sharp=3.0)
