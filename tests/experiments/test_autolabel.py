@@ -60,7 +60,7 @@ def test_a_job_asks_goes_on_and_ends_with_every_label_that_it_has(points, tmp_pa
     rows = read(folder / "labels.csv")
     assert [row["id"] for row in rows] == [f"p{i}" for i in range(300)]
     sources = {source: [row for row in rows if row["source"] == source] for source in ("human", "auto", "none")}
-    assert len(sources["human"]) == 130 and len(sources["auto"]) > 50
+    assert len(sources["human"]) == len(read(folder / "human_labels.csv")) >= 120 and len(sources["auto"]) > 50
     for row in sources["human"]:
         assert row["label"] == ("cat", "dog")[y[int(row["id"][1:])]]
     wrong = [row for row in sources["auto"] if row["label"] != ("cat", "dog")[y[int(row["id"][1:])]]]

@@ -75,7 +75,7 @@ def test_it_learns_a_confidence_that_the_softmax_cannot_have():
         )
         coverage[name] = float(found.accepts(score(pool), pool.predicted).mean())
     assert net.step > 0
-    assert coverage["colander"] > 0.5 > 0.1 > coverage["softmax"]
+    assert coverage["colander"] > 0.3 > 0.1 > coverage["softmax"]
 
 
 def test_the_step_is_chosen_on_points_that_were_not_trained_on():

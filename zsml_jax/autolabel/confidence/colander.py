@@ -16,8 +16,8 @@ before them.
 most 1, minibatches, weight decay in the gradient. Probabilities and thresholds lie in [0, 1], so that S then is nearly
 constant and :math:`\tilde E` nearly the classifier's error. The default is a repaired form: the network adds to the
 classifier's logits and begins at zero, so that step 0 is the softmax; S is taken of log-odds in units of their standard
-deviation; :math:`\alpha` grows; gradients are of all points; and the step is chosen on points that were held out of the
-training, none of which estimates a threshold.
+deviation, at least one nat; :math:`\alpha` grows; gradients are of all points; and the step is chosen on points that
+were held out of the training, none of which estimates a threshold.
 """
 
 import dataclasses
@@ -228,7 +228,8 @@ class Colander:
         if self.start == "random":
             return jnp.float32(1)
         scores = self.score(net, outputs)
-        return jnp.sqrt(weights @ (scores - weights @ scores) ** 2) + 1e-6
+        # A classifier that is equally sure of all points has no deviation; then one nat is the unit.
+        return jnp.maximum(jnp.sqrt(weights @ (scores - weights @ scores) ** 2), 1.0)
 
     def _loss(self, net: ColanderNet, part: PyTree, batch: tuple, steepness: Array) -> Array:
         z, classifier, predicted, wrong, weights = batch
