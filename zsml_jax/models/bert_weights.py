@@ -220,7 +220,14 @@ def _with_head(table: Table, head: tuple[Rule, ...], prefix: str) -> Callable[[B
     ]
     renames = (*table.renames, (f"^{encoder}", rf"{prefix}.\1."))
     tied = Table((*head, *prefixed), renames)
-    untied = Table((Rule(_DECODERS[prefix], "head/decoder/kernel", TRANSPOSE), *head, *prefixed), renames)
+    # The bias of a decoder that is not tied is its own too, and not that of the head.
+    weight = _DECODERS[prefix]
+    decoder = (
+        Rule(weight, "head/decoder/kernel", TRANSPOSE),
+        Rule(f"{weight.removesuffix('weight')}bias", "head/bias"),
+    )
+    others = tuple(Rule(rule.source, None) if rule.path == "head/bias" else rule for rule in head)
+    untied = Table((*decoder, *others, *prefixed), renames)
     return lambda config: table if not config.masked_lm else tied if config.tied else untied
 
 
