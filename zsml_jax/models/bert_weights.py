@@ -9,7 +9,7 @@ from typing import Any
 from zsml_jax.models.bert import Bert, BertConfig
 from zsml_jax.models.families import Family
 from zsml_jax.models.hub_fields import refuse
-from zsml_jax.models.rules import Rule, Table, dense_rules, left_out, norm_rules
+from zsml_jax.models.rules import TRANSPOSE, Rule, Table, dense_rules, left_out, norm_rules
 
 _OLD_NORMS = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
@@ -113,7 +113,7 @@ def _bert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> 
         norm_eps=hub.get("layer_norm_eps", 1e-12),
         # Masked-LM checkpoints come without a pooler, and the config file does not say so.
         pooler=_has(_BERT, names, "pooler.dense.weight"),
-        masked_lm=_has_head(hub, _BERT, names, _ROBERTA_HEAD if roberta else _BERT_HEAD),
+        **_head_fields(hub, _has(_BERT, names, (_ROBERTA_HEAD if roberta else _BERT_HEAD)[0].source)),
         head_activation="gelu" if roberta else hub.get("hidden_act", "gelu"),
         dtype=dtype,
     )
@@ -130,7 +130,7 @@ def _distilbert_config(hub: Mapping[str, Any], names: Collection[str], dtype: st
         type_vocab_size=0,
         activation=hub.get("activation", "gelu"),
         pooler=False,
-        masked_lm=_has_head(hub, _DISTILBERT, names, _DISTILBERT_HEAD),
+        **_head_fields(hub, _has(_DISTILBERT, names, _DISTILBERT_HEAD[0].source)),
         head_activation=hub.get("activation", "gelu"),
         dtype=dtype,
     )
@@ -151,7 +151,7 @@ def _albert_config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -
         pooler=_has(_ALBERT, names, "pooler.weight"),
         embedding_width=hub.get("embedding_size", 128),
         num_groups=hub.get("num_hidden_groups", 1),
-        masked_lm=_has_head(hub, _ALBERT, names, _ALBERT_HEAD),
+        **_head_fields(hub, _has(_ALBERT, names, _ALBERT_HEAD[0].source)),
         head_activation=hub.get("hidden_act", "gelu_new"),
         dtype=dtype,
     )
@@ -163,7 +163,7 @@ def _write(config: BertConfig, name: str) -> dict[str, Any]:
         "architectures": [f"{name}ForMaskedLM" if config.masked_lm else f"{name}Model"],
         "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_positions,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tied,
     }
 
 
@@ -202,6 +202,15 @@ def _write_distilbert(config: BertConfig) -> dict[str, Any]:
     }
 
 
+#: The weight of a head that is not tied, which files of tied ones may repeat, by what the encoder's names begin with.
+_DECODERS = {
+    "bert": "cls.predictions.decoder.weight",
+    "roberta": "lm_head.decoder.weight",
+    "distilbert": "vocab_projector.weight",
+    "albert": "predictions.decoder.weight",
+}
+
+
 def _with_head(table: Table, head: tuple[Rule, ...], prefix: str) -> Callable[[BertConfig], Table]:
     """The rules of a configuration: beside a head for masked words the encoder's names have a prefix."""
     encoder = r"(embeddings|encoder|transformer|pooler)\."
@@ -209,15 +218,21 @@ def _with_head(table: Table, head: tuple[Rule, ...], prefix: str) -> Callable[[B
         dataclasses.replace(rule, source=f"{prefix}.{rule.source}") if re.match(encoder, rule.source) else rule
         for rule in table.rules
     ]
-    whole = Table((*head, *prefixed), (*table.renames, (f"^{encoder}", rf"{prefix}.\1.")))
-    return lambda config: whole if config.masked_lm else table
+    renames = (*table.renames, (f"^{encoder}", rf"{prefix}.\1."))
+    tied = Table((*head, *prefixed), renames)
+    # The bias of a decoder that is not tied is its own too, and not that of the head.
+    weight = _DECODERS[prefix]
+    decoder = (
+        Rule(weight, "head/decoder/kernel", TRANSPOSE),
+        Rule(f"{weight.removesuffix('weight')}bias", "head/bias"),
+    )
+    others = tuple(Rule(rule.source, None) if rule.path == "head/bias" else rule for rule in head)
+    untied = Table((*decoder, *others, *prefixed), renames)
+    return lambda config: table if not config.masked_lm else tied if config.tied else untied
 
 
-def _has_head(hub: Mapping[str, Any], table: Table, names: Collection[str], head: tuple[Rule, ...]) -> bool:
-    if not _has(table, names, head[0].source):
-        return False
-    refuse(hub, tie_word_embeddings=True)
-    return True
+def _head_fields(hub: Mapping[str, Any], masked_lm: bool) -> dict[str, bool]:
+    return {"masked_lm": masked_lm, "tied": not masked_lm or hub.get("tie_word_embeddings", True)}
 
 
 def _has(table: Table, names: Iterable[str], canonical: str) -> bool:
@@ -227,10 +242,16 @@ def _has(table: Table, names: Iterable[str], canonical: str) -> bool:
 #: The families of this file by the ``model_type`` of their config files.
 FAMILIES = {
     "bert": Family(
-        Bert, _bert_config, _with_head(_BERT, _BERT_HEAD, "bert"), functools.partial(_write_bert, name="Bert")
+        Bert,
+        _bert_config,
+        _with_head(_BERT, _BERT_HEAD, "bert"),
+        functools.partial(_write_bert, name="Bert"),
     ),
     "roberta": Family(
-        Bert, _bert_config, _with_head(_BERT, _ROBERTA_HEAD, "roberta"), functools.partial(_write_bert, name="Roberta")
+        Bert,
+        _bert_config,
+        _with_head(_BERT, _ROBERTA_HEAD, "roberta"),
+        functools.partial(_write_bert, name="Roberta"),
     ),
     "xlm-roberta": Family(
         Bert,
@@ -239,7 +260,10 @@ FAMILIES = {
         functools.partial(_write_bert, name="XLMRoberta"),
     ),
     "distilbert": Family(
-        Bert, _distilbert_config, _with_head(_DISTILBERT, _DISTILBERT_HEAD, "distilbert"), _write_distilbert
+        Bert,
+        _distilbert_config,
+        _with_head(_DISTILBERT, _DISTILBERT_HEAD, "distilbert"),
+        _write_distilbert,
     ),
     "albert": Family(Bert, _albert_config, _with_head(_ALBERT, _ALBERT_HEAD, "albert"), _write_albert),
 }

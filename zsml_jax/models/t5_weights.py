@@ -75,7 +75,7 @@ def _config(hub: Mapping[str, Any], names: Collection[str], dtype: str) -> T5Con
         gated=gated,
         activation="gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-"),
         norm_eps=hub.get("layer_norm_epsilon", 1e-6),
-        tied=scaled or _HEAD not in names,
+        tied=_HEAD not in names or (scaled and hub.get("tie_word_embeddings", True)),
         scale_outputs=scaled,
         dtype=dtype,
     )
@@ -97,7 +97,7 @@ def _write(config: T5Config) -> dict[str, Any]:
         "feed_forward_proj": f"gated-{activation}" if config.gated else activation,
         "layer_norm_epsilon": config.norm_eps,
         # Older programs tell by the first whether outputs are scaled.
-        "tie_word_embeddings": config.scale_outputs,
+        "tie_word_embeddings": config.scale_outputs and config.tied,
         "scale_decoder_outputs": config.scale_outputs,
     }
 

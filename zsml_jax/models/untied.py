@@ -13,7 +13,7 @@ def untie(pretrained: Pretrained) -> Pretrained:
     """Returns the same model with the word embedding copied into a kernel of the head.
 
     The kernel is ``head/kernel``, or ``head/decoder/kernel`` of an encoder with a head for masked words; outputs stay
-    what they are. Decoders and Mamba can be saved so; files of the other families cannot say that the head is untied.
+    what they are.
 
     Raises:
       ValueError: if the model has no head over words, or one of its own already.
