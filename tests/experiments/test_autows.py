@@ -105,7 +105,7 @@ def words(truth):
 
 def test_a_persons_own_data_is_labelled(tmp_path):
     out = label.main([*write_files(tmp_path, words), "--method", "goggles"])
-    rows = list(csv.DictReader((out / "posteriors.csv").open()))
+    rows = list(csv.DictReader((out / "posteriors.csv").read_text().splitlines()))
     assert len(rows) == 60
     assert set(rows[0]) == {"row", "ham", "spam"}
     assert float(rows[0]["ham"]) + float(rows[0]["spam"]) == pytest.approx(1, abs=1e-5)
@@ -115,7 +115,7 @@ def test_a_persons_own_data_is_labelled(tmp_path):
 @pytest.mark.slow
 def test_votes_are_written_as_the_persons_own_words(tmp_path):
     out = label.main([*write_files(tmp_path, words), "--method", "snuba"])
-    rows = list(csv.DictReader((out / "votes.csv").open()))
+    rows = list(csv.DictReader((out / "votes.csv").read_text().splitlines()))
     assert {cell for row in rows for name, cell in row.items() if name != "row"} <= {"", "ham", "spam"}
     assert "| function 0 " in (out / "report.md").read_text()
 

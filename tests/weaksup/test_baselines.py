@@ -69,7 +69,7 @@ def test_a_network_learns_from_posteriors_what_a_line_cannot_part():
     network = end_model.fit(x, posterior, config, key=KEY, learning_rate=1e-2)
     predicted = network.posterior(x)
     assert (predicted.argmax(axis=1) == truth).mean() > 0.95
-    assert float(network.losses[-50:].mean()) == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), abs=0.08)
+    assert float(network.losses[-50:].mean()) == pytest.approx(-0.9 * np.log(0.9) - 0.1 * np.log(0.1), abs=0.12)
     linear = softmax_regression.fit_soft(x, posterior)
     assert (linear.posterior(x).argmax(axis=1) == truth).mean() < 0.7
 

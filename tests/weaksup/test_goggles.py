@@ -9,7 +9,7 @@ from zsml_jax.weaksup import affinity, goggles, kmeans, mixtures
 
 
 def problem(k=2, n=120, seed=0):
-    x, truth, labels = blobs(n=n, k=k, labelled=30, seed=seed)
+    x, truth, labels = blobs(n=n, k=k, labelled=30, seed=seed, spread=0.4)
     return affinity.cosine(x, x[:30])[None], truth, labels
 
 

@@ -82,7 +82,7 @@ def test_a_person_answers_at_the_terminal(monkeypatch, capsys):
     assert "stump on feature 1 at 0.5" in capsys.readouterr().out
 
 
-def test_bad_config_is_refused():
+def test_bad_config_is_refused(unchecked_types):
     x, _, labels = blobs()
     with pytest.raises(ValueError, match="must not exceed the 8 candidates, got 29"):
         iws.fit(x, labels, iws.Config(), key=KEY)

@@ -93,7 +93,7 @@ class Chosen:
 
 def combinations(
     d: int, cardinality: int, *, limit: int = 0, key: Key | None = None
-) -> tuple[Int[np.ndarray, "h c"], ...]:
+) -> tuple[Int[np.ndarray, "_ _"], ...]:
     """Returns the combinations of columns of each size up to ``cardinality``.
 
     Args:
@@ -125,7 +125,7 @@ def fit(
     weights: Float[Array, " n"],
     k: int,
     families: Sequence[Family],
-    columns: tuple[Int[AnyArray, "h c"], ...],
+    columns: tuple[Int[AnyArray, "_ _"], ...],
 ) -> Candidates:
     """Fits every family on every combination; stumps read single features only.
 

@@ -12,9 +12,9 @@ def fit(votes: Int[AnyArray, "n m"], k: int) -> VoteShare:
     """Returns the model whose posterior is each class's share of the votes.
 
     >>> import numpy as np
-    >>> votes = np.array([[0, 1, 1], [-1, 0, -1]])
-    >>> fit(votes, 2).posterior(votes).round(2).tolist()
-    [[0.33000001311302185, 0.6700000166893005], [1.0, 0.0]]
+    >>> votes = np.array([[0, 1, 1, 1], [-1, 0, -1, -1]])
+    >>> fit(votes, 2).posterior(votes).tolist()
+    [[0.25, 0.75], [1.0, 0.0]]
 
     Args:
       votes: classes, or -1 for abstain, ``(n, m)``; nothing but m is learned from them.
