@@ -1,6 +1,12 @@
 """A transformer of 0.1 M parameters learns 240 made-up facts; the whole study of The Cost of Compression on it.
 
-python -m experiments.compression synthetic_facts
+    python -m experiments.compression synthetic_facts
+
+About two minutes of processor time, most of it compilation. On 2026-11-21 82.9 % of the answers came first before
+compression; pruned by magnitude to 50 %, 25.0 % (attention), 73.3 % (feed-forward) and 27.5 % (all) were left, by
+SparseGPT 77.5 % and 81.7 % of the first two. Merged into the weights that were kept of all modules, MoRe came back to
+54.2 % and LoRA to 49.2 %. Of the paper's findings, that pruning all hurts most was confirmed against feed-forward and
+not decided against attention, two were refuted (the fall above 50 %, the final layer) and one was not decided (int8).
 """
 
 from experiments.compression_config import Synthetic
