@@ -88,7 +88,9 @@ def _fresh_process(run: str, arguments: Sequence[str], then: str, limit: float |
     status = "print(); print(open('/proc/self/status').read())"
     code = f"import json, sys, {module} as m\nresult = m.{name}(*sys.argv[1:])\n{then}\n{status}"
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    if done.returncode:
+        raise RuntimeError(f"{run} has ended with {done.returncode}:\n{done.stderr}")
     printed, _, status = done.stdout.rpartition("\nName:")
     # Not ru_maxrss: on Linux a child inherits that of the process it was forked from.
     return printed.rstrip(), float(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1e6
