@@ -46,6 +46,7 @@ def finished_run():
     return tbal.run(x, oracle, CONFIG, key=KEY), oracle, x, labels
 
 
+@pytest.mark.slow
 def test_a_run_labels_most_of_an_easy_pool_and_says_how_well(finished_run):
     state, oracle, _, labels = finished_run
     assert int(state.round) == CONFIG.rounds == 3

@@ -104,6 +104,7 @@ def test_the_bound_is_the_clopper_pearson_bound():
     assert (found.bound <= 0.2 + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_certified_thresholds_exceed_the_error_as_seldom_as_they_say_and_the_papers_rule_does_not():
     """200 vmapped simulations; correctness is drawn with a known probability, so that the error above t is known."""
 

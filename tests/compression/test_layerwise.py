@@ -32,6 +32,7 @@ def adjusted(kernel, x, sparsity=0.5):
     return np.asarray(sparsegpt(kernel, 2 * x.T @ x / len(x), sparsity)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "one"), [("wanda", wanda), ("sparsegpt", adjusted)])
 def test_each_layer_is_pruned_on_what_the_pruned_layers_before_it_give(method, one):
     pretrained = tiny.model("llama")

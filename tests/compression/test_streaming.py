@@ -55,6 +55,7 @@ def in_memory(name, method):
     return compression.quantize(params, method, **QUANTISATION[method] | given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method"),
     [

@@ -113,6 +113,7 @@ def _place(embedding, spec, n):
     return slots.Place(x, scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["l2", "l1", "min"])
 def test_slots_measure_what_the_manifold_measures(reduction):
     params = manifold.init(MIXED)

@@ -74,6 +74,7 @@ def test_the_product_has_one_squared_distance_a_pair_the_sum_over_factors(key):
     np.testing.assert_allclose(total, sum(each), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_curvatures_keep_their_sign_or_are_free_and_have_gradients(key):
     config = GcnConfig(("h", "s", "k"), ((5, 2),) * 3)
     params = gcn.init(config, key=key)._replace(curvature=jnp.array([0.5, -0.5, -0.2]))
@@ -131,6 +132,7 @@ def test_models_learn_the_edges_of_two_communities_and_a_batch_trains_as_each_al
     np.testing.assert_allclose(fitted.validation_loss[1, 1], alone.validation_loss, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_task_shows_a_model_no_test_edge_and_training_keeps_the_best_epoch(key):
     parts = links.split(random_graph(), random_graph(seed=1), seed=0, fewest=10)
     x = [np.zeros((40, 2), np.float32)]

@@ -24,6 +24,7 @@ def check(scored, rows, log_probs_of):
         assert found.total == pytest.approx(found.log_probs.sum())
 
 
+@pytest.mark.slow
 def test_a_batch_scores_each_row_as_one_pass_of_its_own():
     tiny = tiny_gpt2()
 
@@ -53,6 +54,7 @@ def test_contexts_that_are_too_long_lose_their_beginning():
     np.testing.assert_allclose(first.log_probs, second.log_probs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1_0", "v1_1"])
 def test_an_encoder_decoder_reads_the_context_as_its_source(version):
     t5 = models.load(record_t5.HERE / version)

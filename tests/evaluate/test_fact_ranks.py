@@ -22,6 +22,7 @@ def test_precision_and_reciprocal_rank_are_those_computed_by_hand():
     assert FOUND.by_relation(2) == {"a": pytest.approx(1 / 3), "b": 1.0}
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_estimate_and_narrow_with_more_facts(key):
     many = FOUND._replace(ranks=np.tile(FOUND.ranks, 50), relations=np.tile(FOUND.relations, 50))
     for average in ("micro", "macro"):

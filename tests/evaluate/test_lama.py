@@ -134,6 +134,7 @@ def test_a_masked_model_scores_all_masks_of_a_candidate_at_once(bert):
             assert found.predictions[i] == max(scores, key=lambda word: scores[word])
 
 
+@pytest.mark.slow
 def test_a_causal_model_ranks_what_follows_and_scores_the_rest_of_the_sentence():
     tiny = tiny_gpt2()
     encode = tiny.tokenizer.encode_plain
@@ -164,6 +165,7 @@ def test_a_causal_model_sees_what_stands_before_the_blank():
     assert found.ranks.tolist() == [rank_of(scores, [single["of"]], scores)] * 3
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_is_asked_with_its_sentinel(t5):
     tokenizer = t5.tokenizer
     sentinel = tokenizer.token_id("<extra_id_0>")
@@ -179,6 +181,7 @@ def test_an_encoder_decoder_is_asked_with_its_sentinel(t5):
         assert joint.predictions[i] == max(by_word, key=lambda word: by_word[word])
 
 
+@pytest.mark.slow
 def test_roberta_is_asked_with_its_own_mask():
     roberta = encoder(models.load(GOLDEN / "roberta").tokenizer, position_offset=1, type_vocab_size=0)
     asked = [Fact("The cat sat on the [MASK].", ("mat",), "r"), Fact("a DOG ran [MASK] the house", ("under",), "r")]

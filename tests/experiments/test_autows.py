@@ -26,6 +26,7 @@ def start(runs, *arguments):
     return runner.main(autows.run, "autows", ["small", *SMALL, *arguments, "--runs-dir", str(runs)])
 
 
+@pytest.mark.slow
 def test_a_grid_is_measured_resumed_and_reported(tmp_path, monkeypatch):
     first = start(tmp_path)
     rows = {(row["features"], row["method"]): row for row in first.metrics()}

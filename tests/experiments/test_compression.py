@@ -102,6 +102,7 @@ def test_a_finding_is_confirmed_or_refuted_by_the_contrast_of_the_same_facts():
     assert compression_findings.hits(results["dense"]).sum() == 100
 
 
+@pytest.mark.slow
 def test_adapters_have_as_many_parameters_and_what_is_merged_is_as_sparse(subject, tmp_path, monkeypatch):
     config = Synthetic(block_rank=4, targets=("query", "up"), recovery_steps=2, recovery_batch=4, context=16)
     methods = recovery.methods(config, subject)

@@ -68,6 +68,7 @@ def trained(request, tmp_path_factory):
     return tmp_path, request.param, run(tmp_path, request.param)
 
 
+@pytest.mark.slow
 def test_a_model_from_scratch_is_trained_saved_sampled_and_reported(trained):
     _, preset, folder = trained
     report = (folder.path / "report.md").read_text()

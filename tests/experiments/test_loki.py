@@ -49,6 +49,7 @@ def start(preset: str, runs: Path, *arguments: str) -> RunFolder:
     return runner.main(loki.run, "loki", [preset, *arguments, *sizes, *active, "--runs-dir", str(runs)])
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_brute_force(made_up_text, tmp_path):
     folder = start("trec", tmp_path)
     measured = {(row["observed"], row["method"]): row for row in folder.metrics()}

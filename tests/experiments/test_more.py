@@ -58,7 +58,8 @@ def llama(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("methods", [("MoRe", "probe"), pytest.param(ALL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [("MoRe", "probe"), ALL])
 def test_classifiers_compete_at_one_budget_and_the_report_says_who_wins(tmp_path, made_up, methods):
     options = (*ENCODER, *TWO, "--methods", *methods)
     folder = run(tmp_path, "trec_fine", *options)

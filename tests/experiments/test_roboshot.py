@@ -80,6 +80,7 @@ def test_a_folder_of_embeddings_gives_the_accuracies_that_counting_gives(waterbi
     assert "label-free adaptation, tuned" not in by_method
 
 
+@pytest.mark.slow
 def test_the_report_prints_the_published_row_beside_the_measured_one(waterbirds, tmp_path):
     folder = start("waterbirds", tmp_path, "--embeddings", str(waterbirds), "--model", "ALIGN")
     report = (folder.path / "report.md").read_text()

@@ -28,6 +28,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", slow("gpt_neo"), slow("mamba"), slow("bert"), "albert"])
 def test_the_layers_one_by_one_end_where_the_whole_model_does(name):
     module = MODULES[name]

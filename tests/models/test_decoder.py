@@ -106,6 +106,7 @@ def mixed():
     return config, params, ids, mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -45,6 +45,7 @@ def one_by_one(pretrained, texts):
     return np.stack(rows)
 
 
+@pytest.mark.slow
 def test_a_corpus_equals_its_texts_one_by_one_in_their_order(tiny, corpus):
     distinct = corpus[:6]
     np.testing.assert_allclose(models.encode(tiny, distinct, batch_size=3), one_by_one(tiny, distinct), atol=1e-5)

@@ -88,6 +88,7 @@ def test_a_model_divided_over_devices_writes_the_same_text(model, greedy, places
     np.testing.assert_array_equal(generation.tokens, greedy)
 
 
+@pytest.mark.slow
 def test_log_probs_are_those_of_scoring_the_text(model, greedy):
     ids, mask = padded(PROMPTS, "left")
     generation = generate(model, ids, attention_mask=mask, max_new_tokens=N)
@@ -179,6 +180,7 @@ def test_prompts_of_one_bucket_share_their_programs(model):
     assert sizes() == before
 
 
+@pytest.mark.slow
 def test_learned_positions_limit_the_text_and_not_the_padding(key):
     config = DecoderConfig(VOCAB, width=8, num_layers=1, num_heads=2, mlp_width=8, max_positions=20)
     module = Decoder(config)

@@ -42,6 +42,7 @@ def tied(name):
     return Pretrained(random_params(module, TOKENS), module, module.config, model_type=name), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TIED)
 def test_an_untied_head_gives_the_same_scores_and_is_its_own(name):
     pretrained, path = tied(name)

@@ -57,6 +57,7 @@ def test_the_merged_model_computes_what_the_adapted_one_does(name, params):
     assert jax.tree.map(np.shape, merged) == jax.tree.map(np.shape, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_gradients_are_those_of_the_merged_model_and_reach_only_what_is_trained(name, params):
     adapter, run = adapted(CONFIGS[name], params)
@@ -69,6 +70,7 @@ def test_gradients_are_those_of_the_merged_model_and_reach_only_what_is_trained(
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((ours.numbers, ours.shared)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers"),
     [("more", (0, 2)), ("ia3", (1,)), *(pytest.param(n, None, marks=pytest.mark.slow) for n in ("more", "ia3"))],

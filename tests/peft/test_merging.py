@@ -43,6 +43,7 @@ def test_sums_are_float32_and_rounded_once_to_the_dtype_of_the_base(params):
     assert {leaf.dtype for leaf in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_tied_embeddings_survive():
     config = DecoderConfig(23, 8, 2, 2, 12, 32, query_bias=True, gated=False, norm="layer", tied=True)
     params = random_params(Decoder(config), TOKENS)

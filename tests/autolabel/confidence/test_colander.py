@@ -52,6 +52,7 @@ def test_the_repaired_form_begins_at_the_classifier_and_orders_points_as_its_sof
     np.testing.assert_allclose(jax.nn.sigmoid(scores), softmax, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_a_confidence_that_the_softmax_cannot_have():
     """Whether a prediction is right is written into a hidden feature, of the fitted and of other points alike."""
     rng = np.random.default_rng(0)

@@ -44,6 +44,7 @@ def fitted(function, outputs, labels, weights=None):
     return function.fit(outputs, labels, weights=weights, key=KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SHORT if name not in ("scaling_binning", "colander_paper")])
 def test_rows_without_weight_change_nothing(name):
     if name in ("colander", "adaptive"):
@@ -56,6 +57,7 @@ def test_rows_without_weight_change_nothing(name):
     np.testing.assert_allclose(function.score(alone, outputs), function.score(masked, outputs), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_no_weight_at_all_still_gives_finite_scores(name):
     function, (outputs, labels) = SHORT[name], problem(2, n=60)
@@ -63,6 +65,7 @@ def test_no_weight_at_all_still_gives_finite_scores(name):
     assert scores.shape == (60,) and np.isfinite(scores).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["temperature", "colander"])
 def test_vmap_over_settings_and_keys_agrees_with_a_loop(name):
     function, (outputs, labels) = SHORT[name], problem(3, n=60)
