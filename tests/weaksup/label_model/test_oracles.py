@@ -58,9 +58,10 @@ def test_majority_vote_is_crowd_kits(k):
 def test_em_ends_where_crowd_kits_ends(name, theirs, k):
     votes, _ = draw(1, n=300, k=k)
     voted = (votes != -1).any(axis=1)
-    expected = crowd_kit(theirs, votes, n_iter=400, tol=1e-12)
-    fitted = getattr(label_model, name).fit(votes, k, tolerance=0.0, max_iterations=400)
-    np.testing.assert_allclose(fitted.posterior(votes)[voted], expected[voted], atol=2e-3)
+    # Its bound on the evidence may fall in an early step, where any tolerance above would stop it.
+    expected = crowd_kit(theirs, votes, n_iter=200, tol=-np.inf)
+    fitted = getattr(label_model, name).fit(votes, k, tolerance=-1.0, max_iterations=200)
+    np.testing.assert_allclose(fitted.posterior(votes)[voted], expected[voted], atol=1e-4)
 
 
 @pytest.mark.oracle
