@@ -30,7 +30,7 @@ def fit(
     k: int,
     *,
     class_balance: Float[AnyArray, " k"] | None = None,
-    steps: int = 1000,
+    steps: int = 100,
     learning_rate: Scalar = 0.01,
     momentum: Scalar = 0.9,
     l2: Scalar = 0.0,
@@ -43,7 +43,8 @@ def fit(
       votes: classes, or -1 for abstain, ``(n, m)``, of at least three functions.
       k: the number of classes.
       class_balance: the probability of each class, ``(k,)``; equal by default.
-      steps: of gradient descent. Snorkel takes 100, which ends before convergence.
+      steps: of gradient descent. As many as Snorkel's end before convergence, which serves small sets of votes: more
+        steps fit the noise of the moments, too.
       learning_rate: of gradient descent. It is lowered where that many functions would make it diverge.
       momentum: of gradient descent.
       l2: the pull towards the starting point.
