@@ -3,9 +3,9 @@
     python -m experiments.more smollm2_trec
 
 It has not been run to its end with this grid, so that there is no figure to expect. With rates of 1e-4, 5e-4 and 2.5e-3
-(41 minutes on two busy cores, 2026-11-21) every adapter was at the end of the grid, far from its best: of 100 validation
-questions MoRe had 0, 0 and 0 %, LoRA 0, 0 and 21 %, DoRA 0, 0 and 3 %, full fine-tuning 0, 64 and 71 %. 192 training
-questions, 24 steps: little, for a CPU. No paper reports MoRe on TREC.
+(a run stopped near its end, after 41 minutes on two busy cores, 2026-11-21) every adapter was at the end of the grid,
+far from its best: of 100 validation questions MoRe had 0, 0 and 0 %, LoRA 0, 0 and 21 %, DoRA 0, 0 and 3 %, full
+fine-tuning 0, 64 and 71 %. 192 training questions, 24 steps: little, for a CPU. No paper reports MoRe on TREC.
 """
 
 from experiments.more_config import Instruction
