@@ -110,6 +110,7 @@ def test_a_run_that_is_killed_after_any_round_ends_as_if_it_had_not_been(finishe
         tbal.run(x, Oracle((labels + 1) % 3), CONFIG, key=KEY, checkpoints=checkpoints)
 
 
+@pytest.mark.slow
 def test_a_simulation_is_the_run_and_vmaps_over_keys(finished_run):
     state, _, x, labels = finished_run
     simulate = lambda key: tbal.simulate(x, labels, CONFIG, key=key)
@@ -173,6 +174,7 @@ def test_every_strategy_and_colander_run_to_the_end(query):
     assert int(state.round) == 3 and int(state.spent) == CONFIG.roles.total + CONFIG.budget
 
 
+@pytest.mark.slow
 def test_certified_thresholds_with_too_few_points_label_nothing():
     x, labels = pool()
     state = tbal.run(x, Oracle(labels), dataclasses.replace(CONFIG, method="certified", error=0.01), key=KEY)

@@ -62,6 +62,7 @@ def test_the_thresholds_are_those_of_the_definition(method, ties, fixed):
         np.testing.assert_array_equal(ours.errors, errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_without_weight_are_as_if_they_were_not_there(method):
     scores, predicted, correct = problem(9)

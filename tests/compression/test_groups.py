@@ -104,6 +104,7 @@ def test_the_groups_cover_all_dense_kernels_once(model_type):
     assert set(found.all_and_head) - set(found.all) == set(found.head)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_all_is_what_the_paper_prunes_all_linears_of_transformers_but_the_last(model_type):

@@ -87,6 +87,7 @@ def test_patterns_and_layers_are_exact(method, within):
         assert np.all(kept == 2) if within == "2:4" else np.all(kept.sum(axis=(1, 2)) == mask[0].size // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", slow("bert"), slow("t5"), slow("mamba")])
 def test_padding_counts_for_nothing(name):
     pretrained = tiny.model(name)

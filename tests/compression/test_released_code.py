@@ -52,6 +52,7 @@ def test_gptq_is_the_released_code(name, scheme, released, statistics):
     assert np.mean(np.abs(np.asarray(ours) - released[name].T) > 1e-3) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("group", ["channel", "tensor", 8])

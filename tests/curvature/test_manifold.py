@@ -23,6 +23,7 @@ def test_a_product_tells_its_dimension_and_its_factors():
     assert Product(PRODUCT.factors) == PRODUCT and hash(PRODUCT) == hash(Product(PRODUCT.factors))
 
 
+@pytest.mark.slow
 def test_there_is_one_distance_for_each_pair_and_it_is_the_root_of_the_sum_of_squares(params):
     x, y = some_points(params, 0), some_points(params, 1)
     each = manifold.factor_distances(PRODUCT, params, x[:, None], y[None])
@@ -33,6 +34,7 @@ def test_there_is_one_distance_for_each_pair_and_it_is_the_root_of_the_sum_of_sq
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_scale_stretches_the_distances_of_its_factor_and_sets_its_curvature(params):
     scaled = ({"log_scale": jnp.log(jnp.array([2.0, 3.0]))}, *params[1:])
     x, y = some_points(params, 0), some_points(params, 1)
@@ -108,6 +110,7 @@ def test_a_product_that_cannot_be_is_refused(factors, message):
         Product(factors)
 
 
+@pytest.mark.slow
 def test_an_unknown_reduction_is_refused(params, unchecked_types):
     x = some_points(params, 0)
     with pytest.raises(ValueError, match="reduction must be 'l2', 'l1' or 'min', got 'max'"):

@@ -13,6 +13,7 @@ from zsml_jax.curvature.manifold import Points, Product
 from zsml_jax.curvature.spaces import Ambient, Euclidean, Stereographic
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     ("rule", "name"),
@@ -60,6 +61,7 @@ def test_steps_are_those_of_geoopt(rule, name, x64):
         np.testing.assert_allclose(x, point.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_curvatures_and_points_learn_together_each_at_its_own_rate():
     product = Product((("h", 1, 2), ("s", 1, 2), ("k", 1, 2)))
     params = {

@@ -21,6 +21,7 @@ def skewed(x64):
     return rng.exponential(size=40), rng.uniform(0.5, 1.5, size=40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_the_interval_equals_scipys_on_the_same_resamples(key, skewed, method):
     x, w = skewed

@@ -77,6 +77,7 @@ def test_no_other_parameters_have_a_smaller_loss(name):
         assert nll(jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)) > fitted.nll
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_integer_weights_mean_repeated_examples(name):
     scores, labels, _ = _miscalibrated(60, 3, temperature=2.0)
@@ -130,6 +131,7 @@ def test_a_label_of_probability_zero_is_refused():
         calibrators.fit_temperature(np.array([[0.0, 0.0], [0.0, -np.inf]]), np.array([0, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_jit_and_vmap_over_weights_equal_a_loop(name):
     scores, labels, _ = _miscalibrated(100, 3, temperature=2.0)

@@ -19,6 +19,7 @@ def by_hand(pretrained, text, start):
     return -float(jax.nn.log_softmax(logits)[np.arange(len(ids)), np.array(ids)].sum())
 
 
+@pytest.mark.slow
 def test_texts_that_fit_have_the_nats_of_one_pass_each():
     tiny = tiny_gpt2()
     scores = evaluate.perplexity(tiny, SENTENCES, batch_size=3)

@@ -71,6 +71,7 @@ def main(folder, *arguments, new=9):
     program.main(["--model", str(folder), "--max-new-tokens", str(new), *arguments])
 
 
+@pytest.mark.slow
 def test_one_prompt_is_answered_through_the_template_and_its_speed_told(folder, capsys):
     main(folder, "--prompt", "für", "--system", "Ö", "--temperature", "0", new=16)
     out, err = capsys.readouterr()

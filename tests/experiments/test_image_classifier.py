@@ -23,6 +23,7 @@ def figures(folder, epoch):
     return folder.cached(f"epoch {epoch}", lambda: pytest.fail("was not kept"))
 
 
+@pytest.mark.slow
 def test_a_study_finds_the_learning_rate_that_learns_and_marks_those_that_diverge(tmp_path):
     folder = run(tmp_path, *STUDY)
     rows = figures(folder, 3)

@@ -95,6 +95,7 @@ def test_the_budget_is_more_s_count_and_no_low_rank_method_exceeds_it():
     assert {contender.head_parameters for contender in found.values()} == {16 * 3 + 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "step"), [(peft.LoRA(targets=["query"], rank=2), 1e-2), (peft.FullFineTuning(), 1e-3)]
 )
@@ -252,6 +253,7 @@ def test_what_cannot_be_run_is_refused_and_leaves_no_folder(tmp_path, made_up, p
     assert not list((tmp_path / "runs").rglob("config.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

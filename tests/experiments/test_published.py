@@ -101,6 +101,7 @@ def test_otter_stands_beside_the_published_row(tmp_path, clip_folder):
     assert number(found["prior matching"][1]) >= 0
 
 
+@pytest.mark.slow
 def test_a_text_set_has_no_published_r_otter(tmp_path, clip_folder):
     folder = clip_folder(("positive", "negative"))
     found = rows(run(tmp_path, "otter_clip", "--folder", folder, "--dataset", "amazon", *SHORT), cells=5)

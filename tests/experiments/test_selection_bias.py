@@ -40,6 +40,7 @@ def test_otter_takes_away_a_preference_for_a_letter_and_leaves_what_is_known():
     assert found["OTTER"]["chosen"].sum() == 200 and abs(found["OTTER"]["chosen"] - 50).max() <= 3
 
 
+@pytest.mark.slow
 def test_the_report_has_both_sets_and_the_published_table(tmp_path, monkeypatch):
     monkeypatch.setattr(selection_bias.models, "load", lambda source: tiny_gpt2().replace())
     facts, truthful = tmp_path / "facts.jsonl", tmp_path / "truthful.jsonl"

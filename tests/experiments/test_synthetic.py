@@ -28,6 +28,7 @@ def test_otter_comes_near_bayes_under_a_strong_shift_and_the_argmax_does_not(tmp
     assert (folder.path / "rates.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_resumed_recovery_draws_only_the_rate_that_is_missing(tmp_path, monkeypatch):
     first = run(tmp_path, *BAYES)
     (first.path / "results" / "rate 0.9.json").unlink()

@@ -29,6 +29,7 @@ def test_the_cpu_layout_and_the_fused_one_both_follow_the_definition(qkv):
     np.testing.assert_allclose(attention._attend_fused(*qkv, jnp.asarray(mask)), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [pytest.param(None, marks=pytest.mark.slow), 70])
 def test_causal_attention_by_blocks_follows_the_definition(key, window):
     """150 queries are three blocks on CPU; each row has padding, and the scores a bias."""

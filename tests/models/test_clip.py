@@ -46,6 +46,7 @@ def test_pictures_become_the_recorded_vectors(clip):
         np.testing.assert_allclose(three, expected["image"][[0, 1, 0]], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("fields", [{}, {"end_id": 2}, {"image_size": 8, "hidden_act": "gelu"}])
 def test_both_towers_equal_transformers(fields, tmp_path):

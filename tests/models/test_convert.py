@@ -149,6 +149,7 @@ def test_parameters_go_straight_to_the_sharding_of_their_path():
     assert {device for leaf in jax.tree.leaves(on_third) for device in leaf.devices()} == {jax.devices()[3]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", GOLDEN)
 def test_a_mesh_stands_for_the_table_of_the_family(family):
     mesh = make_mesh("data:2,model:2")

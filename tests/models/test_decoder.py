@@ -163,6 +163,7 @@ def test_only_the_last_token_s_logits_can_be_asked_for_under_both_paddings(mixed
         np.testing.assert_allclose(out.logits[:, 0], np.asarray(full)[np.arange(3), last], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learned_positions", [False, True])
 def test_packed_documents_have_the_logits_that_each_has_alone(mixed, learned_positions):
     config, params, _, _ = mixed

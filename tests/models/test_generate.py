@@ -122,6 +122,7 @@ def test_a_row_ends_with_the_token_that_completes_a_stop_string(model, greedy):
     assert generation.texts(model.tokenizer)[1] == text[:end]
 
 
+@pytest.mark.slow
 def test_a_row_depends_on_its_own_key_and_prompt_only(model, key):
     ids, mask = padded(PROMPTS, "left")
     keys = jax.random.split(key, len(PROMPTS))

@@ -54,6 +54,7 @@ def test_the_real_albert_equals_the_recorded_torch_numbers_and_restores_53_of_54
     assert sum(leaf.size for leaf in jax.tree.leaves(rxnmapper.params)) == 877_598 - 591 * 129
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_the_real_albert_equals_transformers_at_every_token(rxnmapper):
     torch = pytest.importorskip("torch", reason="the oracle extra is not installed")

@@ -131,6 +131,7 @@ def test_gradients_agree_with_finite_differences(tiny):
     np.testing.assert_allclose(jax.grad(loss)(1.0), numeric, rtol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_longer_padding_does_not_change_the_tokens(layout):
     pretrained = models.load(GOLDEN / layout)

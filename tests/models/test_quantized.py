@@ -117,6 +117,7 @@ def test_no_weight_moves_by_more_than_half_a_step(kernel, format, symmetric, gro
     assert np.all(np.asarray(dequantize(ours))[kernel == 0] == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("rows", [(), (1,), (2, 3)])
 def test_a_product_and_its_gradient_are_those_of_the_dequantised_kernel(name, rows):
@@ -207,6 +208,7 @@ def test_models_run_on_quantised_parameters_as_on_dequantised_ones(name, params)
     np.testing.assert_allclose(run(small), run(dequantize(small)), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_quantised_model_writes_with_its_cache_what_the_dequantised_one_does(params):
     pretrained = pretrained_of("llama", compressed(params["llama"], format="nf4"))
     texts = generate(pretrained, TOKENS, max_new_tokens=4)
@@ -225,6 +227,7 @@ def test_a_model_of_integer_products_writes_with_its_cache_what_it_writes_withou
     np.testing.assert_array_equal(ours, row[:, 7:])
 
 
+@pytest.mark.slow
 def test_transforms_see_a_quantised_model(params):
     small = compressed(params["llama"], format="int8")
     apply_fn = lambda params, tokens: MODULES["llama"].apply({"params": params}, tokens).logits

@@ -54,6 +54,7 @@ def there_and_back(pretrained, folder, **options):
     return again, json.loads((folder / "config.json").read_text())["quantization_config"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMES)
 def test_codes_and_scales_come_back_bit_for_bit_from_the_published_layout(name, tmp_path):
     pretrained = small(models.load(FOLDERS["llama"]), **SCHEMES[name])

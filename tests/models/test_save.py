@@ -209,6 +209,7 @@ MADE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", MADE)
 def test_a_model_that_was_made_here_is_saved_with_its_tokenizer(model_type, tmp_path):
     made = made_here(model_type, MADE[model_type], bpe())

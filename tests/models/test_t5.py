@@ -36,6 +36,7 @@ def test_encoder_and_decoder_equal_the_recorded_torch_numbers(version):
         np.testing.assert_allclose(hidden[mask == 1], expected["encoded"][mask == 1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("fields", [{}, {**tiny_t5.V1_1, "untied": True}, {"feed_forward_proj": "gated-silu"}])
@@ -77,6 +78,7 @@ def test_buckets_equal_transformers_at_every_distance(num_buckets, max_distance,
     np.testing.assert_array_equal(ours, peer.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_decoding_from_a_cache_equals_decoding_at_once(side, v1_1):
     """The source is given once; the prompt of three columns is followed by single tokens."""
@@ -98,6 +100,7 @@ def test_decoding_from_a_cache_equals_decoding_at_once(side, v1_1):
         np.testing.assert_allclose(out.logits[:, 0], expected[:, i], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_of_the_decoder_on_either_side_does_not_change_its_tokens(v1_1):
     source, mask, decoder = tiny_t5.inputs()
     expected = v1_1.apply(v1_1.params, source, mask, decoder_tokens=decoder[:, :5])
@@ -142,6 +145,7 @@ def test_full_sizes_have_the_published_number_of_parameters(config, count, key):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.slow
 def test_inputs_that_do_not_fit_are_refused(v1_1, tiny, unchecked_types):
     source, mask, decoder = tiny_t5.inputs()
     variables = {"params": v1_1.params}

@@ -77,6 +77,7 @@ def test_an_untied_decoder_is_saved_as_one(tmp_path):
     np.testing.assert_array_equal(again.params["head"]["kernel"], untied.params["head"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "albert", "t5"])
 def test_an_untied_model_with_a_head_over_words_comes_back_from_its_folder(name, tmp_path):
     tied = initialise(HUBS[name], key=jax.random.key(0))

@@ -41,6 +41,7 @@ def adapted(config, params, module=None, seed=0):
     return randomised(adapter, seed, scale=0.2), jax.jit(peft.apply_fn(apply_fn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_a_fresh_adapter_changes_nothing(name, params):
     apply_fn = apply_of(Scanned())
@@ -99,6 +100,7 @@ def numbered_arrays(scanned, layers):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["more", pytest.param("dora", marks=pytest.mark.slow), "vera"])
 def test_other_values_and_numbers_never_recompile(name, params):
     chex.clear_trace_counter()  # it counts by the place of the function, which all methods share
@@ -137,6 +139,7 @@ def test_dropout_differs_between_layers_of_a_stack(remat, params):
     np.testing.assert_allclose(share, [1 / 8, 3 / 8, 3 / 8, 1 / 8], atol=0.06)
 
 
+@pytest.mark.slow
 def test_adapters_train_in_lower_precision(params):
     """In bfloat16 nothing but rounding changes, and the output has the dtype of the model."""
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)

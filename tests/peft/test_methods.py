@@ -94,6 +94,7 @@ def test_low_rank_methods_are_the_product_of_two_factors(method):
     assert down.shape[1] == (8 if isinstance(method, peft.MoRe) else method.rank)
 
 
+@pytest.mark.slow
 def test_one_block_of_more_is_lora_exactly():
     """Also where it begins, and in its gradients: the same random numbers, the same sums in the same order."""
     x = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
@@ -146,6 +147,7 @@ def test_a_butterfly_of_all_factors_reaches_every_input():
         np.testing.assert_allclose(turned @ turned.T, np.eye(8), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_matrices_of_vera_depend_on_their_seed_only():
     shapes = [LayerShape(8, 6), LayerShape(4, 10)]
     one, same, other = (peft.VeRA(rank=3, projection_seed=seed).shared(shapes) for seed in (1, 1, 2))

@@ -45,6 +45,7 @@ def test_no_step_from_the_projection_comes_nearer():
         assert error(moved) > error(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blocks", "rank"), [(2, 1), (2, 3), (4, 2)])
 def test_lora_of_a_rank_is_in_more_of_as_many_times_the_blocks(blocks, rank):
     """LoRA(rho) lies in MoRe(N, N rho), which costs N times as much."""
@@ -71,6 +72,7 @@ def test_on_gaussian_matrices_lora_and_more_of_one_cost_tie():
     assert relative_error(kernel, nearest(kernel, 4, 16)) == pytest.approx(0.887, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blocks", "block_rank", "density"), [(4, 1, 0.25), (8, 4, 0.5), (32, 4, 0.125), (4, 4, 1)])
 def test_blocks_that_do_not_divide_the_rank_leave_zeros_that_nothing_can_fill(blocks, block_rank, density):
     """The likely cause of the published decline of CoLA as N grows at r = 4."""

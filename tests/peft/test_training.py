@@ -69,6 +69,7 @@ HEAD = {"kernel": np.ones((2, 3), np.float32)}
 slow = lambda *args: pytest.param(*args, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "head", "moved"),
     [

@@ -44,6 +44,7 @@ def bytes_per_device(tree, shardings):
     return sum(jax.tree.leaves(sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.FULL)
 def test_the_table_covers_a_published_model_and_divides_it_over_large_meshes(name):
     module, table = zoo.FULL[name]
@@ -133,6 +134,7 @@ def two_steps(name, axes, rules, **options):
     return losses, jax.device_get(state.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "way"), CASES)
 def test_a_divided_model_has_the_loss_and_the_step_of_one_device(name, way, single):
     table = REPLICATED if way == "data" else zoo.TINY[name].table

@@ -60,6 +60,7 @@ def test_what_no_label_reaches_has_equal_shares():
     np.testing.assert_allclose(output.posterior[2], [0.5, 0.5])
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_posteriors_what_a_line_cannot_part():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2)).astype(np.float32)
@@ -86,6 +87,7 @@ def test_an_example_of_weight_zero_is_never_seen():
     np.testing.assert_allclose(*regressions, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fits_run_under_jit_and_vmap():
     x, _, labels = blobs(n=50)
     xs = jnp.stack([x, 0.5 * x])

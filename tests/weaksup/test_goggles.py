@@ -78,6 +78,7 @@ def test_the_affinity_by_a_prototype_is_the_largest_cosine_with_any_patch():
             np.testing.assert_allclose(found[a, :, p], (unit @ prototype).max(axis=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_over_keys():
     affinities, _, labels = problem(n=40)
     config = goggles.Config(variant="unclamped", steps=5, restarts=2)

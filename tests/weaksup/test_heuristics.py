@@ -29,6 +29,7 @@ def test_stumps_are_scikit_learns_trees_of_depth_one(k, grid):
             np.testing.assert_allclose(probs[:, j], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_weight_of_zero_leaves_an_example_out_of_a_stump():
     x, y, _ = blobs(60, 3, 4)
     weights = jnp.asarray(np.random.default_rng(0).integers(0, 2, 60), jnp.float32)
@@ -45,6 +46,7 @@ def test_a_feature_with_one_value_gives_both_sides_the_same_frequencies():
     np.testing.assert_allclose(fitted.left[0], [0.25, 0.75])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("c", [1, 2])
 def test_regressions_are_scikit_learns(k, c):
@@ -97,6 +99,7 @@ def test_with_class_names_0_and_1_abstaining_is_not_class_0():
     assert float(bands.weighted_f1(votes, y, 2)[0]) == 0.0
 
 
+@pytest.mark.slow
 def test_chosen_heuristics_of_mixed_families_vote_as_they_did_among_the_candidates():
     x, y, _ = blobs(40, 3, 3)
     found = candidates.fit(x, jnp.asarray(y), jnp.ones(40), 3, candidates.FAMILIES, candidates.combinations(3, 2))
@@ -108,6 +111,7 @@ def test_chosen_heuristics_of_mixed_families_vote_as_they_did_among_the_candidat
     assert found.take(numbers).features == [[1, 2], [0], [0, 2], [1], [0]]
 
 
+@pytest.mark.slow
 def test_combinations_can_be_drawn_and_bad_ones_are_refused():
     drawn = candidates.combinations(6, 2, limit=4, key=jax.random.key(0))
     assert [part.shape for part in drawn] == [(4, 1), (4, 2)]

@@ -49,6 +49,7 @@ def test_the_final_sets_are_those_of_the_paper():
     assert nothing.tolist() == [4]
 
 
+@pytest.mark.slow
 def test_the_expert_is_asked_about_the_first_functions_too_and_a_useless_one_is_not_taken():
     x, _, labels = blobs()
     questions = []

@@ -57,6 +57,7 @@ def test_the_first_round_keeps_the_three_most_often_right_and_later_ones_add_dis
     np.testing.assert_array_equal(functions.fitted_votes[:, :3], expected)
 
 
+@pytest.mark.slow
 def test_a_heuristic_is_as_far_as_its_coverage_differs_and_not_by_how_often_others_voted():
     # The release takes counts of votes in place of who votes at all, so that a copy of what is kept seems far away.
     functions, x, _, _ = found()
@@ -69,6 +70,7 @@ def test_a_heuristic_is_as_far_as_its_coverage_differs_and_not_by_how_often_othe
     assert float(distance[part]) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "polarity"), [(2, "multipolar"), (3, "multipolar"), (3, "unipolar")])
 def test_functions_vote_on_new_examples_as_on_those_of_the_fit(k, polarity):
     functions, x, truth, _ = found(k, polarity)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from zsml_jax.zeroshot import loki, otter, roboshot
 from zsml_jax.zeroshot.head import ClassHead
@@ -46,6 +47,7 @@ def test_the_dual_folded_into_the_head_predicts_as_the_output_does():
     assert agreement > 0.99  # but for rows of zero margin, in float32
 
 
+@pytest.mark.slow
 def test_each_step_helps_where_its_premise_holds():
     n = 4000
     x, labels, head, harmful, nu = problem(n=n)
@@ -61,6 +63,7 @@ def test_each_step_helps_where_its_premise_holds():
     assert cost(decoded) < 0.95 * cost(names[adapted.predict(x)])
 
 
+@pytest.mark.slow
 def test_the_whole_composition_is_one_compiled_and_differentiable_function():
     x, _, head, harmful, nu = problem()
 

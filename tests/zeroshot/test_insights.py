@@ -18,6 +18,7 @@ def hashed_encoder(texts):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", insights.names())
 def test_each_list_is_sound_and_edits_the_head_of_its_own_prompts(name):
     loaded = insights.load(name)

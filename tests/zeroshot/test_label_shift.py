@@ -105,6 +105,7 @@ def test_bbse_is_the_clipped_solution_of_the_ridge_equations(soft, x64):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("penalty", [None, 0.05, 0.2])
 def test_rlls_reaches_the_least_objective_of_its_constrained_problem(soft, penalty, x64):
@@ -228,6 +229,7 @@ def test_estimates_are_distributions_and_follow_permuted_classes_and_shifted_row
     np.testing.assert_allclose(other.label_distribution, output.label_distribution[order], atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_weights_under_vmap_and_jit_mean_repeated_examples(name):
     source_log_probs, labels, target_log_probs, _ = _gaussians(60, *THREE)

@@ -29,6 +29,7 @@ def centred(dual):
     return dual - dual.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [7, 1000])
 def test_the_dual_is_that_of_entropic_otter_on_the_window(size):
     batches, _, nu = stream(2000 // size, size)
@@ -71,6 +72,7 @@ def test_small_batches_alone_predict_worse():
     assert accuracy(predictions[200:]) > accuracy(alone) + 0.05
 
 
+@pytest.mark.slow
 def test_the_dual_follows_a_stream_whose_scores_drift():
     batches, _, nu = stream(40, 50)
     drifted = batches + jnp.array([2.0, 0.0, 0.0, 0.0, -1.0])

@@ -107,6 +107,7 @@ def test_blocks_of_rows_sum_to_the_whole(monkeypatch):
     np.testing.assert_allclose(in_blocks.cost, whole.cost, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_a_loop_agree_over_distributions_temperatures_and_problems():
     problems = jnp.stack([scores(200, 4, seed)[0] for seed in range(3)]).astype(jnp.float32)
     nus = jnp.asarray(np.random.default_rng(0).dirichlet(np.full(4, 5.0), size=3), jnp.float32)
@@ -123,6 +124,7 @@ def test_jit_vmap_and_a_loop_agree_over_distributions_temperatures_and_problems(
     np.testing.assert_allclose(over_nu.dual[1], fit(problems[0], nus[1], 0.5).dual, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "make_marginal",
@@ -198,6 +200,7 @@ def test_the_semidual_is_largest_at_the_solution():
     assert jnp.all(jax.vmap(value)(nearby) < value(dual))
 
 
+@pytest.mark.slow
 def test_class_masses_keep_the_digits_of_float32():
     rng = np.random.default_rng(9)
     log_probs = (40 * (rng.normal(size=(1000, 20)) + np.linspace(0, 4, 20))).astype(np.float32)

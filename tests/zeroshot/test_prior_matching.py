@@ -51,6 +51,7 @@ def test_classes_may_be_permuted_and_rows_shifted(seed):
     np.testing.assert_allclose(permuted, dual[order], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_the_dual_is_that_of_ott_jax_sinkhorn_at_epsilon_one(scale, x64):
     from ott.geometry import geometry

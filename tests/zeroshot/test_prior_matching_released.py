@@ -19,6 +19,7 @@ def test_the_first_multipliers_are_a_distribution(key):
     np.testing.assert_allclose(multipliers.sum(), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("steps", [1, 2, 10, 300])
 def test_every_step_is_that_of_torch_adamw(steps, key, x64):

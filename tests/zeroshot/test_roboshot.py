@@ -162,6 +162,7 @@ def test_many_problems_map_as_a_loop_would(rng):
     np.testing.assert_array_equal(heads.harmful_dimension, [4, 3, 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dependent", [False, True])
 def test_gradients_match_differences_also_at_equal_singular_values(x64, rng, dependent):
     """Orthonormal insights have equal singular values, where the derivative of the SVD itself is infinite."""

@@ -79,6 +79,7 @@ def test_it_learns_a_confidence_that_the_softmax_cannot_have():
     assert coverage["colander"] > 0.3 > 0.1 > coverage["softmax"]
 
 
+@pytest.mark.slow
 def test_the_step_is_chosen_on_points_that_were_not_trained_on():
     outputs, labels = problem(2, n=100)
     function = Colander(epochs=4, checks=2, held_out=0.5, learning_rate=10.0, penalty=0.0)

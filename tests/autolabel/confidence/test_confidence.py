@@ -163,6 +163,7 @@ def test_a_class_with_too_few_points_for_a_bin_keeps_its_softmax():
     )
 
 
+@pytest.mark.slow
 def test_scaling_binning_gives_means_of_the_sigmoid_within_its_bins():
     outputs, labels = problem(10, n=600)
     function = c.ScalingBinning(8)

@@ -6,6 +6,7 @@ import pytest
 from zsml_jax.models.vision.patch_conv import PatchConv
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "padding"), [(5, 2), (3, 0)])
 def test_patches_give_the_values_and_gradients_of_a_convolution_with_the_same_parameters(key, kernel, padding):
     x = jax.random.normal(key, (2, 8, 7, 3))

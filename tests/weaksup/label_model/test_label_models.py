@@ -84,6 +84,7 @@ def test_no_model_is_better_than_the_oracle_and_learned_ones_beat_counting():
         assert mean["majority_vote"] < mean[name] <= best + 0.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_classes_may_be_renamed(name):
     problem = draw(4, 400, k=3)
@@ -94,6 +95,7 @@ def test_classes_may_be_renamed(name):
     np.testing.assert_allclose(other[:, order], plain, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_posteriors_are_distributions_even_where_all_abstain(name):
     problem = draw(5)
@@ -107,6 +109,7 @@ def test_posteriors_are_distributions_even_where_all_abstain(name):
     assert fitted.posterior(votes[:1]).shape == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_jit_equals_eager_vmap_equals_a_loop_and_nothing_is_traced_twice(name):
     votes = [draw(seed, 64).votes for seed in range(3)]
@@ -119,6 +122,7 @@ def test_jit_equals_eager_vmap_equals_a_loop_and_nothing_is_traced_twice(name):
     np.testing.assert_allclose(jax.jit(jax.vmap(call))(jnp.stack(votes)), looped, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_blocks_of_rows_give_what_one_block_gives(monkeypatch):
     problem = draw(6, 9000)
     votes = np.asarray(problem.votes, np.int8)

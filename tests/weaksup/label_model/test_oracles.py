@@ -64,6 +64,7 @@ def test_em_ends_where_crowd_kits_ends(name, theirs, k):
     np.testing.assert_allclose(fitted.posterior(votes)[voted], expected[voted], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("skewed", [False, True])
