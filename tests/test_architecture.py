@@ -180,3 +180,14 @@ def test_importing_the_package_stays_light():
 def test_importing_the_report_does_not_load_a_plotting_library():
     program = "import sys, zsml_jax.report.plot; assert not {'matplotlib', 'tensorboardX', 'wandb'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "zeroshot"])
+def test_importing_what_needs_no_model_does_not_load_the_models(name):
+    program = f"import sys, zsml_jax.{name}; assert 'zsml_jax.models' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_the_names_of_evaluate_that_are_imported_when_used_are_all_of_its_names_that_are_not_there_yet():
+    program = "from zsml_jax import evaluate as e; assert {n for n in e.__all__ if n not in vars(e)} == set(e._LATER)"
+    subprocess.run([sys.executable, "-c", program + "; [getattr(e, n) for n in e.__all__]"], check=True, cwd=ROOT)

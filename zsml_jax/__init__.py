@@ -10,7 +10,21 @@ from types import ModuleType
 from zsml_jax.citation import citation
 
 __version__ = "0.1.0"
-__all__ = ["citation", "data", "evaluate", "models", "report", "train", "transform", "zeroshot"]
+__all__ = [
+    "autolabel",
+    "citation",
+    "compression",
+    "curvature",
+    "data",
+    "evaluate",
+    "models",
+    "peft",
+    "report",
+    "train",
+    "transform",
+    "weaksup",
+    "zeroshot",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

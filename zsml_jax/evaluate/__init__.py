@@ -6,10 +6,13 @@ for the uncertainty of any of them. Labels come first, and all metrics run under
 :mod:`.ranking` measures link prediction, on the host.
 
 Of a pretrained model, :func:`perplexity` scores texts, :mod:`.lama` asks for facts, and :mod:`.lm_eval` lets the
-evaluation harness of EleutherAI ask whatever its tasks do.
+evaluation harness of EleutherAI ask whatever its tasks do. These need the code of models, and are imported when first
+used.
 """
 
-from zsml_jax.evaluate import facts, lama
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from zsml_jax.evaluate.bootstrap import (
     Interval,
     bootstrap_distribution,
@@ -24,7 +27,6 @@ from zsml_jax.evaluate.calibration import (
     negative_log_likelihood,
     reliability,
 )
-from zsml_jax.evaluate.continuations import Continuation, Scored, score_continuations
 from zsml_jax.evaluate.groups import (
     GroupAccuracies,
     accuracy_gap,
@@ -50,7 +52,11 @@ from zsml_jax.evaluate.metrics import (
     top_k_accuracy,
     total_variation,
 )
-from zsml_jax.evaluate.text_scores import TextScores, perplexity
+
+if TYPE_CHECKING:
+    from zsml_jax.evaluate import facts, lama
+    from zsml_jax.evaluate.continuations import Continuation, Scored, score_continuations
+    from zsml_jax.evaluate.text_scores import TextScores, perplexity
 
 __all__ = [
     "Continuation",
@@ -90,3 +96,25 @@ __all__ = [
     "train_weighted_average",
     "worst_group_accuracy",
 ]
+
+#: Where the names are that need a pretrained model; None where the name is a module itself.
+_LATER = {
+    "Continuation": "continuations",
+    "Scored": "continuations",
+    "TextScores": "text_scores",
+    "facts": None,
+    "lama": None,
+    "perplexity": "text_scores",
+    "score_continuations": "continuations",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'zsml_jax.evaluate' has no attribute {name!r}")
+    module = importlib.import_module(f"zsml_jax.evaluate.{_LATER[name] or name}")
+    return getattr(module, name) if _LATER[name] else module
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])

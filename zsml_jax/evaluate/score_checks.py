@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from zsml_jax.evaluate.validation import is_traced
 from zsml_jax.typing import AnyArray, Array, Scalar
 
 #: How far from one the sum of a label distribution may be: float32 frequencies of many classes stay well inside.
@@ -33,7 +34,7 @@ def check_log_probs(log_probs: AnyArray, name: str = "log_probs") -> None:
         raise ValueError(f"{name} must have shape (n, k) with n >= 1 and k >= 1, got shape {shape}")
     if not jnp.issubdtype(jnp.result_type(log_probs), jnp.floating):
         raise ValueError(f"{name} must hold floats, got dtype {jnp.result_type(log_probs)}")
-    if _is_traced(log_probs):
+    if is_traced(log_probs):
         return
     # The largest entry of a row is finite exactly when the row is sound, as a maximum passes NaN on. It is taken where
     # the array lies, and at once even while something else is traced.
@@ -64,7 +65,7 @@ def check_label_distribution(label_distribution: AnyArray, k: int, name: str = "
       ValueError: if it is no distribution over k classes.
     """
     _check_one_axis(label_distribution, k, name, "one probability for each of the k classes")
-    if _is_traced(label_distribution):
+    if is_traced(label_distribution):
         return
     values = np.asarray(label_distribution, dtype=np.float64)
     _check_non_negative(values, name)
@@ -84,7 +85,7 @@ def check_sample_weights(sample_weights: AnyArray, n: int, name: str = "sample_w
       ValueError: if the weights are of another shape, negative, not finite, or all zero.
     """
     _check_one_axis(sample_weights, n, name, "one weight for each of the n examples")
-    if _is_traced(sample_weights):
+    if is_traced(sample_weights):
         return
     values = np.asarray(sample_weights, dtype=np.float64)
     _check_non_negative(values, name)
@@ -118,7 +119,7 @@ def check_labels(labels: AnyArray, n: int, k: int, name: str = "labels") -> None
     _check_one_axis(labels, n, name, "one label for each of the n examples")
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise ValueError(f"{name} must hold integers, got dtype {jnp.result_type(labels)}")
-    if _is_traced(labels):
+    if is_traced(labels):
         return
     values = np.asarray(labels)
     if (row := _first((values < 0) | (values >= k))) is not None:
@@ -137,7 +138,7 @@ def checked_scalar(value: Scalar, name: str, dtype: DTypeLike, *, positive: bool
     Raises:
       ValueError: if it is negative, not finite, or zero where it must be positive.
     """
-    if not _is_traced(value):
+    if not is_traced(value):
         values = np.asarray(value, dtype=np.float64)
         if not np.isfinite(values).all() or (values < 0).any() or (positive and (values == 0).any()):
             raise ValueError(f"{name} must be {'positive' if positive else 'non-negative'} and finite, got {value}")
@@ -159,7 +160,3 @@ def _check_non_negative(values: np.ndarray, name: str) -> None:
 
 def _first(mask: np.ndarray) -> int | None:
     return int(mask.argmax()) if mask.any() else None
-
-
-def _is_traced(array: AnyArray | Scalar) -> bool:
-    return isinstance(array, jax.core.Tracer)

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Float
 
 from zsml_jax.typing import AnyArray, Array, Key, Scalar
+from zsml_jax.weaksup.perceptron import logits
 from zsml_jax.weaksup.softmax_regression import checked_posteriors
 from zsml_jax.weaksup.vote_matrix import checked_features
 
@@ -57,7 +58,7 @@ class Network:
           ValueError: if the features are not finite, or have other columns than those of the fit.
         """
         x = checked_features(features, d=self.mean.shape[0])
-        return jax.nn.softmax(_logits(self.layers, (x - self.mean) / self.scale), axis=1)
+        return jax.nn.softmax(logits(self.layers, (x - self.mean) / self.scale), axis=1)
 
 
 def fit(
@@ -110,7 +111,7 @@ def _fit(
     def step(state: tuple, key: Key) -> tuple[tuple, Array]:
         layers, opt_state = state
         rows = jax.random.categorical(key, jnp.log(share), shape=(config.batch_size,))
-        loss = lambda layers: -(q[rows] * jax.nn.log_softmax(_logits(layers, z[rows]), axis=1)).sum(axis=1).mean()
+        loss = lambda layers: -(q[rows] * jax.nn.log_softmax(logits(layers, z[rows]), axis=1)).sum(axis=1).mean()
         value, slope = jax.value_and_grad(loss)(layers)
         updates, opt_state = optimizer.update(slope, opt_state, layers)
         return (optax.apply_updates(layers, updates), opt_state), value
@@ -118,10 +119,3 @@ def _fit(
     start = tuple(layers)
     (fitted, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), jax.random.split(batch_key, config.steps))
     return Network(mean, scale, fitted, losses)
-
-
-def _logits(layers: tuple[tuple[Array, Array], ...], x: Array) -> Array:
-    *hidden, (last, bias) = layers
-    for weight, offset in hidden:
-        x = jax.nn.relu(jnp.dot(x, weight, precision="highest") + offset)
-    return jnp.dot(x, last, precision="highest") + bias

@@ -6,8 +6,6 @@ whose intercept is free, as in scikit-learn; with two classes the penalty is tha
 the loss is the noise-aware one: its expectation over the class that is not known (Ratner et al., NeurIPS 2016).
 """
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -117,7 +115,7 @@ def checked_posteriors(posteriors: Float[AnyArray, "n k"], n: int) -> Float[Arra
     return jnp.asarray(posteriors, jnp.result_type(float))
 
 
-@functools.partial(jax.jit)
+@jax.jit
 @jax.default_matmul_precision("highest")
 def _fit(x: Array, q: Array, given: Array, c: Array, tolerance: Array, max_iterations: Array) -> SoftmaxRegression:
     d, k = x.shape[1], q.shape[1]

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Float, Int
 
 from zsml_jax.typing import Array, Key
+from zsml_jax.weaksup.perceptron import logits
 
 _WIDTHS = (10, 10)
 
@@ -73,8 +74,8 @@ def predict(
         times = jnp.zeros(q).at[drawn].add(1.0, mode="drop")
 
         def loss(params: list) -> Array:
-            logits = _network(params, x)
-            nll = jax.nn.softplus(logits) - answers * logits
+            odds = logits(params, x)[:, 0]
+            nll = jax.nn.softplus(odds) - answers * odds
             return (times * nll).sum() / times.sum()
 
         optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.adam(1e-3))
@@ -92,7 +93,7 @@ def predict(
 
         start = (params, optimizer.init(params), jnp.asarray(jnp.inf), jnp.asarray(0))
         (params, *_), _ = jax.lax.scan(epoch, start, None, length=epochs)
-        return jax.nn.sigmoid(_network(params, described))
+        return jax.nn.sigmoid(logits(params, described)[:, 0])
 
     votes = jax.vmap(train)(jax.random.split(key, ensemble))
     return votes.mean(axis=0), votes.std(axis=0)
@@ -106,10 +107,3 @@ def _initial(key: Key, inputs: int) -> list[tuple[Array, Array]]:
         draw = functools.partial(jax.random.uniform, minval=-reach, maxval=reach)
         layers.append((draw(keys[0], (rows, columns)), draw(keys[1], (columns,))))
     return layers
-
-
-def _network(params: list[tuple[Array, Array]], x: Array) -> Array:
-    *hidden, (last, bias) = params
-    for weight, offset in hidden:
-        x = jax.nn.relu(jnp.dot(x, weight, precision="highest") + offset)
-    return (jnp.dot(x, last, precision="highest") + bias)[:, 0]

@@ -1,5 +1,6 @@
 """EM over independent functions: one pass over the votes an iteration, which never holds the posterior as a whole."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.weaksup.label_model.vote_model import VoteModel, summed_over_functions
-from zsml_jax.weaksup.vote_matrix import ABSTAIN, summed_over_rows
+from zsml_jax.weaksup.vote_matrix import ABSTAIN, checked_balance, checked_votes, summed_over_rows
 
 #: The smallest probability of a vote; a vote that was never seen with a class is not impossible.
 FLOOR = 1e-10
@@ -17,7 +18,7 @@ Maximization = Callable[[Array, Scalar], Array]
 
 
 def fit(
-    votes: Array,
+    votes: AnyArray,
     k: int,
     maximize: Maximization,
     *,
@@ -29,7 +30,7 @@ def fit(
     """Runs EM from the shares of the votes until the mean log-likelihood gains less than the tolerance.
 
     Args:
-      votes: checked votes, ``(n, m)``.
+      votes: classes, or -1 for abstain, ``(n, m)``.
       k: the number of classes.
       maximize: the M-step.
       class_balance: the prior, which is then held; learned if None.
@@ -39,11 +40,17 @@ def fit(
 
     Returns:
       The model.
+
+    Raises:
+      ValueError: if the votes or the balance are not sound.
     """
-    return _fit(votes, class_balance, smoothing, tolerance, max_iterations, k=k, maximize=maximize)
+    votes = checked_votes(votes, k)
+    balance = None if class_balance is None else checked_balance(class_balance, k)
+    return _fit(votes, balance, smoothing, tolerance, max_iterations, k=k, maximize=maximize)
 
 
-def _run(
+@functools.partial(jax.jit, static_argnames=("k", "maximize"))
+def _fit(
     votes: Array,
     class_balance: Array | None,
     smoothing: Array,
@@ -98,6 +105,3 @@ def _run(
     start = (log_prior, log_likelihood, jnp.asarray(-jnp.inf, dtype), jnp.asarray(jnp.inf, dtype), jnp.asarray(0))
     log_prior, log_likelihood, _, gain, iterations = jax.lax.while_loop(unfinished, step, start)
     return VoteModel(log_prior, log_likelihood, converged=gain <= tolerance, iterations=iterations)
-
-
-_fit = jax.jit(_run, static_argnames=("k", "maximize"))

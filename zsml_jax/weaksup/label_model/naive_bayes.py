@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from zsml_jax.typing import AnyArray, Array, Scalar
 from zsml_jax.weaksup.label_model import expectation_maximization as em
 from zsml_jax.weaksup.label_model.vote_model import VoteModel
-from zsml_jax.weaksup.vote_matrix import checked_balance, checked_votes
 
 
 def fit(
@@ -41,13 +40,11 @@ def fit(
     Raises:
       ValueError: if the votes or the balance are not sound.
     """
-    votes = checked_votes(votes, k)
-    balance = None if class_balance is None else checked_balance(class_balance, k)
     return em.fit(
         votes,
         k,
         _one_accuracy,
-        class_balance=balance,
+        class_balance=class_balance,
         smoothing=smoothing,
         tolerance=tolerance,
         max_iterations=max_iterations,
