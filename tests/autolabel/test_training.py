@@ -38,6 +38,7 @@ def test_every_objective_separates_two_clouds(objective):
     assert (CLASSIFIER.apply(params, x).predicted == labels).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_one_step_of_sam_takes_the_gradient_at_the_ascended_point():
     settings = dataclasses.replace(SETTINGS, objective="fmfp", epochs=1, batch_size=60, momentum=0.0, radius=0.1)
     params, x, labels = trained(settings)

@@ -81,6 +81,7 @@ def test_a_folder_becomes_what_the_model_becomes_in_memory(name, method, tmp_pat
     assert [file.name for file in files] == [f"model-{i + 1:05d}-of-{pieces:05d}.safetensors" for i in range(pieces)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "method"), [("llama", "gptq"), pytest.param("t5", "wanda", marks=pytest.mark.slow)])
 def test_after_a_kill_only_the_blocks_that_are_left_are_compressed(name, method, tmp_path, monkeypatch):
     write, compress, calls = streaming._write, streaming.compress_block, []

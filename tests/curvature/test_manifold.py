@@ -70,6 +70,7 @@ def test_transport_to_the_same_point_changes_nothing(params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), moved, v)
 
 
+@pytest.mark.slow
 def test_distance_under_jit_and_vmap_is_the_eager_one_traced_once_with_finite_gradients(params):
     traces = []
 

@@ -36,6 +36,7 @@ def test_a_batch_scores_each_row_as_one_pass_of_its_own():
     assert score_continuations(tiny, []) == []
 
 
+@pytest.mark.slow
 def test_what_greedy_decoding_writes_is_greedy():
     tiny = tiny_gpt2()
     ids = [3, 8]

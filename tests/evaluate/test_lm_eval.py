@@ -217,5 +217,5 @@ def test_what_cannot_be_evaluated_is_refused(stand_in):
 
 def test_a_missing_harness_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ImportError, match="pip install 'lm-eval"):
+    with pytest.raises(ImportError, match=r"zsml_jax\[harness\]"):
         Adapter(tiny_gpt2())

@@ -39,6 +39,7 @@ def test_a_study_finds_the_learning_rate_that_learns_and_marks_those_that_diverg
     assert [line["diverged"] for line in folder.metrics()] == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_a_resumed_study_goes_on_from_its_checkpoint_to_the_same_figures(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", *STUDY)
     remember = image_classifier.remember

@@ -56,6 +56,7 @@ def test_the_table_covers_a_published_model_and_divides_it_over_large_meshes(nam
         assert table is sharding_tables.VISION or all(SMALL.fullmatch(path) for path in copied)
 
 
+@pytest.mark.slow
 def test_no_rule_of_a_table_is_idle():
     used = collections.defaultdict(set)
     for module, table in zoo.FULL.values():

@@ -44,6 +44,7 @@ def test_the_aggregator_has_the_weights_of_a_thousand_released_steps():
     np.testing.assert_allclose(ours, released_aggregator(votes), atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_first_round_keeps_the_three_most_often_right_and_later_ones_add_distance():
     functions, x, _, labels = found()
     rows = np.flatnonzero(labels != -1)

@@ -1,6 +1,6 @@
 """The evaluation harness of EleutherAI on any of our models; its tasks and metrics are its own.
 
-Needs the package ``lm-eval`` (0.4.9 or later), which nothing else here does::
+Needs the package ``lm-eval`` (0.4.13 or later), which nothing else here does::
 
     import lm_eval
     from zsml_jax.evaluate.lm_eval import Adapter
@@ -253,5 +253,5 @@ def _library() -> Any:
     try:
         import lm_eval.api.model
     except ImportError as error:
-        raise ImportError("the evaluation harness must be installed: pip install 'lm-eval>=0.4.9'") from error
+        raise ImportError("the evaluation harness must be installed: pip install 'zsml_jax[harness]'") from error
     return lm_eval.api.model

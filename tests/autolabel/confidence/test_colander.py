@@ -42,6 +42,7 @@ def test_the_papers_loss_is_p3():
     np.testing.assert_allclose(function.score(net, outputs), g[np.arange(40), np.asarray(outputs.predicted)], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_repaired_form_begins_at_the_classifier_and_orders_points_as_its_softmax_does():
     outputs, labels = problem(1, n=80)
     function = Colander(learning_rate=0.0, epochs=2, checks=1)
