@@ -15,7 +15,8 @@ import numpy as np
 
 from experiments import pathways_links, pathways_report, runner
 from experiments.pathways_config import Config, check
-from zsml_jax.curvature import baselines, embed, signature
+from zsml_jax.curvature import baselines, embed, problem, signature
+from zsml_jax.curvature.problem import Scores
 from zsml_jax.data import pathways
 from zsml_jax.data.graphs import Graph
 from zsml_jax.report import RunFolder
@@ -81,10 +82,10 @@ def embed_graph(config: Config, graph: Graph) -> dict[str, dict[str, list[float]
         _add(found, "node2vec, no scale", walked.unscaled, 1.0)
     spectral = baselines.laplacian_eigenmaps(graph, config.dim)
     _add(found, "Laplacian", spectral.scores, 1.0)
-    problem = embed.prepare([graph])
+    whole = problem.prepare([graph])
     suggested = signature.suggest(
-        problem.distances[0] * problem.pairs[0],
-        problem.neighbours[0],
+        whole.distances[0] * whole.pairs[0],
+        whole.neighbours[0],
         key=jax.random.key(config.seed),
         factors=config.most,
         dim=config.dim,
@@ -98,7 +99,7 @@ def padded(n: int) -> int:
     return next(size for size in (16, 32, 64, 96, 128, 192, 256, 384) if size >= n) if n <= 384 else n
 
 
-def _add(found: dict, name: str, result: embed.Embedding | embed.Scores, converged: float) -> None:
+def _add(found: dict, name: str, result: embed.Embedding | Scores, converged: float) -> None:
     row = found.setdefault(name, {"distortion": [], "worst": [], "precision": [], "converged": []})
     row["distortion"].append(float(result.distortion))
     row["worst"].append(float(result.worst_case_distortion))

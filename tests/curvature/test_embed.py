@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.curvature import shapes
-from zsml_jax.curvature import embed, manifold, slots
+from zsml_jax.curvature import embed, manifold, problem, slots
 from zsml_jax.curvature.embed import Config
 from zsml_jax.curvature.manifold import Product
 from zsml_jax.data import graphs
@@ -90,7 +90,7 @@ def test_padding_and_batching_change_nothing():
     shaped = [shapes.tree(2), shapes.cycle(5)]
     signatures = [MIXED, Product((("h", 1, 2),)), Product((("e", 1, 3), ("s", 2, 2)))]
     together = embed.fit_all(shaped, signatures, TINY, key=KEY, pad_to=9)
-    problem, spec = embed.prepare(shaped, 9), slots.stack(signatures)
+    wanted, spec = problem.prepare(shaped, 9), slots.stack(signatures)
     for i in range(2):
         for j in range(3):
             assert together[i][j].points.shape == (len(shaped[i]),) and together[i][j].product == signatures[j]
@@ -98,7 +98,7 @@ def test_padding_and_batching_change_nothing():
             place = _place(together[i][j], at, 9)
             found = slots.distances(at, place)[: len(shaped[i]), : len(shaped[i])]
             np.testing.assert_allclose(found, together[i][j].distances(), atol=1e-2)
-    assert problem.pairs.sum() == 7 * 6 + 5 * 4
+    assert wanted.pairs.sum() == 7 * 6 + 5 * 4
 
 
 def _place(embedding, spec, n):
@@ -146,7 +146,7 @@ def test_a_graph_that_is_not_connected_is_refused():
     with pytest.raises(ValueError, match="at least 2 nodes"):
         embed.fit(graphs.from_edges([], nodes=["a"]), MIXED, TINY, key=KEY)
     with pytest.raises(ValueError, match="pad_to must be at least the 7 nodes"):
-        embed.prepare([shapes.tree(2)], 5)
+        problem.prepare([shapes.tree(2)], 5)
     with pytest.raises(ValueError, match="must not be empty"):
         embed.fit_all([], [MIXED], TINY, key=KEY)
 

@@ -19,6 +19,7 @@ from zsml_jax.curvature import (
     links,
     manifold,
     optimizer,
+    problem,
     signature,
     stereographic,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "links",
     "manifold",
     "optimizer",
+    "problem",
     "signature",
     "stereographic",
 ]

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Float, Int
 
 from zsml_jax.curvature.curved_trig import safe_sqrt
-from zsml_jax.curvature.embed import Problem, Scores, prepare, score
+from zsml_jax.curvature.problem import Problem, Scores, prepare, score
 from zsml_jax.data.graphs import Graph
 from zsml_jax.typing import Array, Key
 

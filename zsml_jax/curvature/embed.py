@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from zsml_jax.curvature import distortion, manifold, optimizer, slots
 from zsml_jax.curvature.distortion import Loss
 from zsml_jax.curvature.manifold import Curvatures, Points, Product, Reduction
+from zsml_jax.curvature.problem import Problem, Scores, prepare, score
 from zsml_jax.curvature.slots import Place, Slots
 from zsml_jax.curvature.spaces import Ambient, Euclidean
 from zsml_jax.data.graphs import Graph
@@ -95,28 +96,6 @@ class Embedding(flax.struct.PyTreeNode):
         """Returns the distances of all pairs of points."""
         x = self.points
         return manifold.distance(self.product, self.params, x[:, None], x[None])
-
-
-class Problem(NamedTuple):
-    """Graphs padded to one size.
-
-    Attributes:
-      distances: of the graphs, 1 where there is no pair, ``(g, n, n)``.
-      pairs: which are pairs of different nodes, ``(g, n, n)``.
-      neighbours: which are edges, ``(g, n, n)``.
-    """
-
-    distances: Float[Array, "*g n n"]
-    pairs: Bool[Array, "*g n n"]
-    neighbours: Bool[Array, "*g n n"]
-
-
-class Scores(NamedTuple):
-    """What is measured of an embedding."""
-
-    distortion: Array
-    worst_case_distortion: Array
-    mean_average_precision: Array
 
 
 class _Hyper(NamedTuple):
@@ -198,32 +177,6 @@ def fit_all(
     return table
 
 
-def prepare(graphs: Sequence[Graph], pad_to: int | None = None) -> Problem:
-    """Returns the distances of graphs, padded to the largest, or to ``pad_to`` nodes.
-
-    Raises:
-      ValueError: if one has fewer than two nodes or is not connected, or has more than ``pad_to``.
-    """
-    size = max(map(len, graphs)) if pad_to is None else pad_to
-    if size < max(map(len, graphs)):
-        raise ValueError(f"pad_to must be at least the {max(map(len, graphs))} nodes of the largest graph, got {size}")
-    distances = np.ones((len(graphs), size, size), np.float32)
-    pairs, neighbours = np.zeros(distances.shape, bool), np.zeros(distances.shape, bool)
-    for i, graph in enumerate(graphs):
-        n = len(graph)
-        if n < 2:
-            raise ValueError(f"graph must have at least 2 nodes, {graph} has {n}")
-        between = graph.distances()
-        if not np.isfinite(between).all():
-            count = graph.components().max() + 1
-            raise ValueError(f"graph must be connected, {graph} has {count} components: embed its largest_component()")
-        np.fill_diagonal(between, 1)
-        distances[i, :n, :n] = between
-        pairs[i, :n, :n] = ~np.eye(n, dtype=bool)
-        neighbours[i, :n, :n] = graph.adjacency()
-    return Problem(jnp.asarray(distances), jnp.asarray(pairs), jnp.asarray(neighbours))
-
-
 def cosine(step: Array, steps: int) -> Array:
     """Returns the share of the learning rate at a step, from one to zero."""
     return 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
@@ -232,15 +185,6 @@ def cosine(step: Array, steps: int) -> Array:
 def spaces_of(place: Place, sign: Array) -> Place:
     """Returns where the leaves of a place live, for the optimizer."""
     return Place(Ambient(sign[:, None]), Euclidean())  # pyrefly: ignore[bad-argument-type]
-
-
-def score(found: Float[Array, "n n"], problem: Problem) -> Scores:
-    """Measures the distances of an embedding against those of the graph."""
-    return Scores(
-        distortion.average_distortion(found, problem.distances, problem.pairs),
-        distortion.worst_case_distortion(found, problem.distances, problem.pairs),
-        distortion.mean_average_precision(found, problem.neighbours, problem.pairs),
-    )
 
 
 def _by_factors(signatures: Sequence[Product]) -> list[list[int]]:
