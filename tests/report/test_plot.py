@@ -186,3 +186,13 @@ def test_scattered_points_stand_where_they_were_measured_with_their_intervals():
     for points, message in (({}, "at least one point"), ({"probe": (0, 0.5)}, "positive on a logarithmic axis")):
         with pytest.raises(ValueError, match=message):
             plot.scatter(points, xlabel="", ylabel="")
+
+
+def test_a_legend_of_long_names_stays_within_its_figure():
+    names = [f"{n} x rank 4, query+key+value, rate 0.005" for n in (1, 2, 4)]
+    figure = plot.scatter({name: (10.0 + i, 0.5) for i, name in enumerate(names)}, xlabel="size", ylabel="accuracy")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.legends[0].get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+    assert legend_of(figure) == names
