@@ -83,6 +83,8 @@ class Cells:
     """The paper's Colander's alpha, learning rate and weight decay follow its fixed settings."""
     colander_rate: float = 0.01
     colander_decay: float = 0.1
+    simulations: int = 500
+    """Draws of labelled points with known errors, from which each rule of thresholds is judged."""
     published: str = ""
     """A column of the paper's table 2: mnist or cifar10."""
     seed: int = 0

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.colander_config import Cells, UnitBall
 from experiments.colander_problems import Problem
+from experiments.colander_simulation import RULES, violations
 from experiments.otter import bounds
 from zsml_jax import evaluate
 from zsml_jax.report import Column, Document, RunFolder, Table, plot
@@ -153,6 +155,7 @@ def tell_cells(
     _tell_verdict(document, config, cells)
     _tell_alarm(document, config, cells, bound)
     _tell_violations(document, config, cells)
+    _tell_simulations(document, config, problem.n_classes)
     _plot(document, config, cells)
     document.write()
 
@@ -243,6 +246,27 @@ def _tell_violations(document: Document, config: Cells, cells: Mapping[tuple[str
         over = float(np.mean([run["error"] > error for run in runs]))
         table.add(f"{error:g}", len(runs), over, float(np.mean([run["coverage"] for run in runs])))
     document.table(table)
+
+
+def _tell_simulations(document: Document, config: Cells, n_classes: int) -> None:
+    """Tells how often each rule of thresholds breaks its promise where the error above a score is known."""
+    n, key = config.roles[2], jax.random.key(config.seed)
+    table = Table(
+        ["thresholds", Column("violations", percent=True), Column("coverage", percent=True)],
+        title=f"{config.simulations} simulated rounds at epsilon {config.main_error:g}",
+    )
+    for rule in RULES:
+        found = violations(
+            rule, n=n, n_classes=n_classes, error=config.main_error, failure=config.failure,
+            min_count=config.min_count, simulations=config.simulations, key=key,
+        )  # fmt: skip
+        table.add(rule, found["violations"], found["coverage"])
+    document.table(table)
+    document.text(
+        f"{n} labelled points of {n_classes} classes with uniform scores s; a prediction is wrong with probability "
+        f"{1 - 1 / n_classes:.2g} (1 - s)^2. Certified thresholds allow themselves {100 * config.failure:g} % of "
+        "violations; the other rules allow nothing and promise nothing."
+    )
 
 
 def _plot(document: Document, config: Cells, cells: Mapping[tuple[str, str], Sequence[Runs]]) -> None:

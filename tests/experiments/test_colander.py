@@ -1,9 +1,10 @@
 """The Colander experiment on digits at a small scale, and its checks."""
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import colander, colander_problems, colander_report, runner
+from experiments import colander, colander_problems, colander_report, colander_simulation, runner
 from experiments.colander_config import Cells, UnitBall
 from zsml_jax.autolabel import Oracle, tbal
 
@@ -102,3 +103,17 @@ def test_the_unit_ball_is_reported_beside_the_published_figures(tmp_path):
     )
     report = (folder.path / "report.md").read_text()
     assert "93.27" in report and "3.10" in report and (folder.path / "error.png").is_file()
+
+
+def test_certified_thresholds_keep_their_promise_in_simulations_and_the_others_do_not():
+    found = {
+        rule: colander_simulation.violations(
+            rule, n=600, n_classes=2, error=0.05, failure=0.1, min_count=10, simulations=300, key=jax.random.key(0)
+        )
+        for rule in colander_simulation.RULES
+    }
+    # Above s the error is (1 - s)^2 / 6, so that a share sqrt(6 epsilon) is the most that keeps epsilon. Three standard
+    # deviations of a share of 0.1 over 300 simulations are 0.052.
+    for rule in ("certified", "certified, one for all classes"):
+        assert found[rule]["violations"] <= 0.152 and 0.15 < found[rule]["coverage"] < 0.3**0.5
+    assert found["none"]["violations"] > 0.3
