@@ -189,8 +189,8 @@ def test_an_interrupted_study_goes_on_from_its_checkpoint_to_the_same_prediction
 
 @pytest.mark.slow
 def test_a_language_model_learns_from_answers_and_is_judged_by_what_it_writes(tmp_path, made_up, llama):
-    options = ("--model", llama, *DECODER, "--seeds", "2", "--learning-rates", "1e-2", "--methods", "full")
-    folder = run(tmp_path, "smollm2_trec", *options, "--answers", *CLASSES, "--steps", "30")
+    options = ("--model", llama, *DECODER, "--seeds", "2", "--learning-rates", "1e-2", "--full-factor", "1")
+    folder = run(tmp_path, "smollm2_trec", *options, "--methods", "full", "--answers", *CLASSES, "--steps", "30")
     report = (folder.path / "report.md").read_text()
     assert "Before training 0.0 % of the test texts" in report and "all of the model" in report
     kept = results(folder)
