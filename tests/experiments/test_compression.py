@@ -23,7 +23,7 @@ from zsml_jax.models.untied import untie
 #: What a run of a minute or less needs.
 SHORT = (
     *("--relations", "2", "--subjects", "16", "--objects", "4", "--width", "32", "--layers", "1"),
-    *("--steps", "300", "--learning-rate", "8e-3"),
+    *("--steps", "500", "--learning-rate", "8e-3"),
     *("--prunings", "magnitude", "--sparsities", "0.5", "0.9", "--schemes", "int8 dynamic", "--budgets", "0.5"),
     *("--combined-sparsities", "0.2", "--head-sparsities", "0.5", "--recovery-steps", "4", "--recovery-batch", "8"),
 )
