@@ -2,7 +2,7 @@
 
     python -m experiments.compression smollm2_wikidata --facts FILE --texts FOLDER --chats FILE
 
-It has not been run to its end yet, so that there is no figure to expect. About 100 points of some 8 TFLOP (2,000 facts of
+It has not been run to its end yet, so that there is no figure to expect. About 100 points of 8 TFLOP (2,000 facts of
 12 tokens, four passages in overlapping windows, 10 chats) and 39 passes of calibration data: hours on two cores. A run
 that is stopped goes on with the next point. The paper has no decoder of this size.
 """
