@@ -52,6 +52,7 @@ def test_a_scale_stretches_the_distances_of_its_factor_and_sets_its_curvature(pa
     np.testing.assert_allclose(stereographic.distance(ball[0], ball[1], -0.25), on_hyperboloid, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_logarithms_undo_exponentials_in_every_factor(params):
     x, y = some_points(params, 0), some_points(params, 1)
     again = manifold.exp(PRODUCT, params, x, manifold.log(PRODUCT, params, x, y))

@@ -105,6 +105,7 @@ def test_the_unit_ball_is_reported_beside_the_published_figures(tmp_path):
     assert "93.27" in report and "3.10" in report and (folder.path / "error.png").is_file()
 
 
+@pytest.mark.slow
 def test_certified_thresholds_keep_their_promise_in_simulations_and_the_others_do_not():
     found = {
         rule: colander_simulation.violations(

@@ -81,6 +81,7 @@ def test_a_model_from_scratch_is_trained_saved_sampled_and_reported(trained):
     assert [row["held_out/bits_per_byte"] > 0 for row in folder.metrics() if "loss" not in row] == [True, True]
 
 
+@pytest.mark.slow
 def test_the_bits_of_the_report_are_those_of_the_saved_model(trained):
     _, _, folder = trained
     config = folder.config

@@ -75,6 +75,7 @@ def test_the_figures_are_those_of_brute_force(made_up_text, tmp_path):
     assert measured[4, "Loki, any node"]["squared_distance"] < measured[4, "argmax"]["squared_distance"]
 
 
+@pytest.mark.slow
 def test_the_report_has_the_published_ablation_and_every_plot(made_up_text, tmp_path):
     folder = start("trec", tmp_path)
     report = (folder.path / "report.md").read_text()

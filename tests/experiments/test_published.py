@@ -109,6 +109,7 @@ def test_a_text_set_has_no_published_r_otter(tmp_path, clip_folder):
     assert found["OTTER"][2] == "91.7"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_no_finished_part_again(tmp_path, clip_folder, monkeypatch):
     folder = clip_folder(("a", "b", "c"))
     arguments = ("otter_clip", "--folder", folder, *SHORT)

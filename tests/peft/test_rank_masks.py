@@ -74,6 +74,7 @@ def trained(adapter, cut, steps=5):
     return np.asarray(delta(cut(adapter.replace(arrays={"dense": arrays}))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blocks", "rank"), [(1, 2), (2, 2), (4, 2), (4, 3)])
 def test_masked_more_trains_as_more_of_that_rank_does(blocks, rank):
     method = peft.MoRe(blocks=blocks, block_rank=rank, alpha=0.7, scaling="rank")

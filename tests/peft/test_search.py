@@ -83,6 +83,7 @@ def found(found_methods):
     return run(task_of(adapt=adapt))
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_planted_adapter(found):
     assert found.best.method == METHODS[2] and found.best.learning_rate == 0.05
     assert found.best.score > -0.05
@@ -153,6 +154,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, monkey
     assert calls == [2, 1]
 
 
+@pytest.mark.slow
 def test_a_point_that_diverges_loses_to_all_others():
     found = run(task_of(), methods=METHODS[:1], rates=(float("inf"), 0.05), rungs=(2, 2))
     assert np.isnan(found.entries[0].score) and found.best.learning_rate == 0.05

@@ -75,6 +75,7 @@ def expected(model):
     return [record["loss"] for record in train(model).history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [pytest.param(way, marks=[] if "and" in way else pytest.mark.slow) for way in WAYS])
 def test_every_division_gives_the_losses_of_one_device(model, expected, way):
     axes, rules = WAYS[way]

@@ -117,6 +117,7 @@ def test_the_trial_axis_lies_on_all_devices_and_the_program_does_not_communicate
     assert_same(study, sweep.run(problem.train, points, key=key, args=arrays, devices=jax.devices()[:1]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["vmap", "map"])
 def test_trials_that_do_not_divide_by_the_devices_are_padded(problem, arrays, key, mode):
     whole = sweep.run(problem.train, grid(rate=RATES), key=key, mode="serial", args=arrays)

@@ -196,6 +196,7 @@ def test_bfloat16_values_stay_bfloat16(x):
     assert captured["layers/mlp"].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_a_model_of_the_zoo_runs_in_nnx_with_the_same_outputs():
     module = Bert(BERT)
     tokens = jnp.array([[1, 2, 3], [4, 5, 6]])

@@ -65,6 +65,7 @@ def test_the_expert_is_asked_about_the_first_functions_too_and_a_useless_one_is_
     assert 1 <= len(functions) <= 100
 
 
+@pytest.mark.slow
 def test_labels_stand_in_for_the_expert_and_the_functions_vote_well():
     x, truth, labels = blobs()
     functions = iws.fit(x, labels, FEW, key=KEY)

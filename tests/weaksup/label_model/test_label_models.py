@@ -28,6 +28,7 @@ def accuracy(problem, posterior):
     return float((posterior.argmax(axis=1) == problem.labels).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("k", [2, 3])
 def test_accuracies_are_identified_from_many_votes(name, k):
