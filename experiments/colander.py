@@ -59,7 +59,8 @@ def check(config: Cells) -> None:
     """Refuses what cannot be run.
 
     Raises:
-      ValueError: if a name is not known, or the main epsilon is not among those measured.
+      ValueError: if a name is not known, the main epsilon is not among those measured, or there are too few seeds or
+        simulations.
     """
     if unknown := [name for name in config.post_hoc if name not in POST_HOC]:
         raise ValueError(f"post_hoc must be among {', '.join(POST_HOC)}, got {', '.join(unknown)}")
@@ -67,6 +68,8 @@ def check(config: Cells) -> None:
         raise ValueError(f"main_error must be one of errors {config.errors}, got {config.main_error}")
     if config.seeds < 2:
         raise ValueError(f"seeds must be at least 2, got {config.seeds}")
+    if config.simulations < 1:
+        raise ValueError(f"simulations must be at least 1, got {config.simulations}")
 
 
 def settings(config: Cells, problem: Problem, objective: Objective, name: str) -> Config:

@@ -16,7 +16,6 @@ import numpy as np
 from experiments import pathways_links, pathways_report, runner
 from experiments.pathways_config import Config, check
 from zsml_jax.curvature import baselines, embed, problem, signature
-from zsml_jax.curvature.problem import Scores
 from zsml_jax.data import pathways
 from zsml_jax.data.graphs import Graph
 from zsml_jax.report import RunFolder
@@ -99,7 +98,7 @@ def padded(n: int) -> int:
     return next(size for size in (16, 32, 64, 96, 128, 192, 256, 384) if size >= n) if n <= 384 else n
 
 
-def _add(found: dict, name: str, result: embed.Embedding | Scores, converged: float) -> None:
+def _add(found: dict, name: str, result: embed.Embedding | problem.Scores, converged: float) -> None:
     row = found.setdefault(name, {"distortion": [], "worst": [], "precision": [], "converged": []})
     row["distortion"].append(float(result.distortion))
     row["worst"].append(float(result.worst_case_distortion))

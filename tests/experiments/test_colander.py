@@ -85,6 +85,7 @@ def test_a_leak_raises_the_alarm_and_an_honest_cell_does_not(tmp_path):
         (("--post-hoc", "Softmax", "Platt"), "post_hoc must be among Softmax, .* got Platt"),
         (("--main-error", 0.07), r"main_error must be one of errors \(0.05, 0.2\), got 0.07"),
         (("--seeds", 1), "seeds must be at least 2, got 1"),
+        (("--simulations", 0), "simulations must be at least 1, got 0"),
         (("--dataset", "nothing"), "there is no data set 'nothing'"),
         (("--net", "lenet5"), "net must be mlp for images that are neither 28 nor 32"),
         (("--budget", 5000), "features must have more rows"),

@@ -125,5 +125,4 @@ def test_accuracy_is_not_below_that_of_the_libraries_over_100_problems():
             rates[name].append((mean(ours, labels, voted), mean(np.nan_to_num(theirs), labels, voted)))
     for name, pairs in rates.items():
         gain = np.subtract(*np.transpose(pairs))
-        # No further below than two standard errors: moment matching converges here, and Snorkel stops before.
-        assert gain.mean() >= -2 * gain.std(ddof=1) / len(gain) ** 0.5, (name, gain.mean())
+        assert gain.mean() >= -1e-3, (name, gain.mean())
