@@ -1,5 +1,6 @@
-"""Hyperboloid, Euclidean space and sphere in one set of formulas: geoopt's Lorentz and Sphere, and closed forms."""
+"""Hyperboloid, Euclidean space and sphere in one set of formulas: geoopt and geomstats, and closed forms."""
 
+import importlib
 import warnings
 
 import jax
@@ -41,6 +42,29 @@ def test_every_operation_is_that_of_geoopt(name, x64):
     for what, (ours, theirs) in pairs.items():
         # geoopt's distances go through the inner product, whose cosine has half of the digits.
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-7, err_msg=what)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("name", "sign"), [("hyperboloid.Hyperboloid", -1.0), ("hypersphere.Hypersphere", 1.0)])
+def test_every_operation_is_that_of_geomstats(name, sign, geomstats, x64):
+    del geomstats
+    module, _, name = name.partition(".")
+    space = getattr(importlib.import_module(f"geomstats.geometry.{module}"), name)(3)
+    metric = space.metric
+    jx, jy = points(0, sign), points(1, sign)
+    jv = ambient.tangent(jx, points(2, sign), sign)
+    x, y, v = map(np.asarray, (jx, jy, jv))
+    assert space.belongs(x, atol=1e-9).all() and space.is_tangent(v, x, atol=1e-9).all()
+    pairs = {
+        "distance": (ambient.distance(jx, jy, sign), metric.dist(x, y)),
+        "inner": (ambient.inner(jv, ambient.log(jx, jy, sign), sign), metric.inner_product(v, metric.log(y, x), x)),
+        "exp": (ambient.exp(jx, jv, sign), metric.exp(v, x)),
+        "log": (ambient.log(jx, jy, sign), metric.log(y, x)),
+        "tangent": (ambient.tangent(jx, jy, sign), space.to_tangent(y, x)),
+        "transport": (ambient.transport(jx, jy, jv, sign), metric.parallel_transport(v, x, end_point=y)),
+    }
+    for what, (ours, theirs) in pairs.items():
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9, err_msg=what)
 
 
 @settings(deadline=None, max_examples=15)

@@ -34,6 +34,32 @@ def test_there_is_one_distance_for_each_pair_and_it_is_the_root_of_the_sum_of_sq
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.oracle
+def test_products_are_those_of_geomstats(geomstats, x64):
+    from geomstats.geometry.euclidean import Euclidean
+    from geomstats.geometry.hyperboloid import Hyperboloid
+    from geomstats.geometry.hypersphere import Hypersphere
+    from geomstats.geometry.product_manifold import ProductManifold
+
+    del geomstats
+    theirs = ProductManifold([Hyperboloid(3), Euclidean(4), Hypersphere(2)])
+    ours = Product((("h", 1, 3), ("e", 1, 4), ("s", 1, 2)))
+    params = manifold.init(ours, dtype=jnp.float64)
+    x, y = (
+        manifold.random_points(ours, params, (5,), key=jax.random.key(seed), scale=0.4, dtype=jnp.float64)
+        for seed in (0, 1)
+    )
+    # A Euclidean point has a zero before its coordinates here.
+    flat = lambda p: np.concatenate([part[:, 0, group.kind == "e" :] for part, group in zip(p.parts, ours.factors)], -1)
+    metric = theirs.metric
+    np.testing.assert_allclose(manifold.distance(ours, params, x, y), metric.dist(flat(x), flat(y)), rtol=1e-9)
+    v = manifold.log(ours, params, x, y)
+    np.testing.assert_allclose(flat(v), metric.log(flat(y), flat(x)), rtol=1e-9, atol=1e-9)
+    half = jax.tree.map(lambda a: a / 2, v)
+    expected = metric.exp(flat(v) / 2, flat(x))
+    np.testing.assert_allclose(flat(manifold.exp(ours, params, x, half)), expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.slow
 def test_a_scale_stretches_the_distances_of_its_factor_and_sets_its_curvature(params):
     scaled = ({"log_scale": jnp.log(jnp.array([2.0, 3.0]))}, *params[1:])

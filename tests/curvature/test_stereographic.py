@@ -1,5 +1,6 @@
-"""The oracle is geoopt's stereographic manifold; closed forms and properties stand without it."""
+"""The oracles are geoopt's stereographic manifold and geomstats' Poincaré ball; closed forms and properties stand without it."""
 
+import importlib
 import warnings
 
 import jax
@@ -59,6 +60,24 @@ def test_every_operation_is_that_of_geoopt(kappa, x64):
     }
     for name, (ours, theirs) in pairs.items():
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+@pytest.mark.oracle
+def test_the_space_of_curvature_minus_one_is_the_poincare_ball_of_geomstats(geomstats, x64):
+    del geomstats
+    ball = importlib.import_module("geomstats.geometry.poincare_ball").PoincareBall(3)
+    x, y, v = (jnp.asarray(points(i, -1.0)) for i in range(3))
+    pairs = {
+        "distance": (stereographic.distance(x, y, -1.0), ball.metric.dist(np.asarray(x), np.asarray(y))),
+        "exp": (stereographic.exp(x, v, -1.0), ball.metric.exp(np.asarray(v), np.asarray(x))),
+        "log": (stereographic.log(x, y, -1.0), ball.metric.log(np.asarray(y), np.asarray(x))),
+        "length": (
+            stereographic.conformal_factor(x, -1.0) * jnp.linalg.norm(v, axis=-1),
+            ball.metric.norm(np.asarray(v), np.asarray(x)),
+        ),
+    }
+    for name, (ours, theirs) in pairs.items():
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @settings(deadline=None, max_examples=20)
