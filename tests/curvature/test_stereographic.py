@@ -1,4 +1,4 @@
-"""The oracles are geoopt's stereographic manifold and geomstats' Poincaré ball; closed forms and properties stand without it."""
+"""The oracles are geoopt's stereographic manifold and geomstats' Poincaré ball; closed forms and properties beside."""
 
 import importlib
 import warnings
