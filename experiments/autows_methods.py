@@ -7,9 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.autows_data import Problem
+from experiments import autows_features
+from experiments.autows_features import Problem
 from zsml_jax.typing import Key
-from zsml_jax.weaksup import affinity, goggles, iws, label_model, label_propagation, protocol, snuba, softmax_regression
+from zsml_jax.weaksup import (
+    affinity,
+    foundation_votes,
+    goggles,
+    iws,
+    label_model,
+    label_propagation,
+    protocol,
+    snuba,
+    softmax_regression,
+)
 from zsml_jax.weaksup.functions import LabelingFunctions
 
 #: Rows that Snuba measures the overlap of its functions on.
@@ -45,6 +56,11 @@ def measure(problem: Problem, method: str, *, count: int, stratified: bool, seed
         guesses = np.asarray(ended.posterior(problem.test_x).argmax(axis=1))
         result["end_model"] = float((guesses == problem.test_y).mean())
     return result
+
+
+def applies(method: str, kind: str) -> bool:
+    """Whether a method goes with a kind of features: ``zero_shot`` needs a model that was asked about the classes."""
+    return method != "zero_shot" or kind in autows_features.ZERO_SHOT
 
 
 def _functions(find: Callable[..., LabelingFunctions]) -> Callable:
@@ -91,6 +107,18 @@ def _few_shot(problem: Problem, labels: np.ndarray, counts: np.ndarray, key: Key
     return fitted.posterior(problem.test_x).argmax(axis=1), None, None
 
 
+def _few_shot_tuned(problem: Problem, labels: np.ndarray, counts: np.ndarray, key: Key) -> tuple[Any, Any, Any]:
+    penalty = softmax_regression.tune(problem.x, labels, key=key, folds=_folds(counts))
+    fitted = softmax_regression.fit_labelled(problem.x, labels, inverse_penalty=penalty)
+    return fitted.posterior(problem.test_x).argmax(axis=1), None, None
+
+
+def _zero_shot(problem: Problem, labels: np.ndarray, counts: np.ndarray, key: Key) -> tuple[Any, Any, Any]:
+    assert problem.zero_shot is not None and problem.test_zero_shot is not None, "see applies"
+    guesses = foundation_votes.votes([problem.test_zero_shot])[:, 0]
+    return guesses, problem.zero_shot, np.ones(len(labels))
+
+
 def _label_propagation(problem: Problem, labels: np.ndarray, counts: np.ndarray, key: Key) -> tuple[Any, Any, Any]:
     """The graph holds the labelled and the test examples; its width is tuned on labels that are hidden in turn."""
     x = np.concatenate([problem.x[labels != -1], problem.test_x])
@@ -112,5 +140,7 @@ METHODS: dict[str, Callable] = {
     "goggles": _goggles("clamped"),
     "goggles_released": _goggles("unclamped"),
     "few_shot": _few_shot,
+    "few_shot_tuned": _few_shot_tuned,
+    "zero_shot": _zero_shot,
     "label_propagation": _label_propagation,
 }

@@ -1,4 +1,4 @@
-"""Every data set with every kind of features that it has, without the image net, and all seven methods.
+"""Every data set with every kind of features that it has, without the image net and CLIP, and all nine methods.
 
     python -m experiments.autows grid --data-dir DIR_OF_TFDS_SETS
 
@@ -11,4 +11,4 @@ from experiments.autows_data import DATASETS
 
 
 def get_config() -> Config:
-    return Config(datasets=DATASETS, features=("raw", "pca", "minilm"))
+    return Config(datasets=DATASETS, features=("raw", "pca", "minilm", "minilm_classes"))

@@ -1,4 +1,4 @@
-"""Digits, a PDE, power demand and two tables, raw and by principal components, with all seven methods.
+"""Digits, a PDE, power demand and two tables, raw and by principal components, with all methods but zero-shot.
 
     python -m experiments.autows small
 

@@ -9,6 +9,7 @@ from sklearn.semi_supervised import LabelPropagation
 
 from tests.weaksup.partly import KEY, blobs
 from zsml_jax.weaksup import end_model, foundation_votes, label_propagation, softmax_regression
+from zsml_jax.weaksup.partly_labelled import hidden_folds
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -35,6 +36,32 @@ def test_soft_labels_weigh_an_example_once_for_each_class():
     doubled = np.concatenate([np.asarray(x)] * 2)
     peer.fit(doubled, np.repeat([0, 1], 80), sample_weight=np.concatenate([q[:, 0], q[:, 1]]))
     np.testing.assert_allclose(soft.posterior(x), peer.predict_proba(np.asarray(x)), atol=2e-3)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_penalty_is_the_best_of_scikit_learns_over_the_same_folds(k):
+    x, truth, labels = blobs(n=80, k=k, d=20, labelled=40)
+    penalties = (1e-4, 0.05, 100.0)
+    chosen = softmax_regression.tune(x, labels, key=KEY, inverse_penalties=penalties, folds=4)
+    rows = np.flatnonzero(labels != -1)
+    a, y = np.asarray(x)[rows], truth[rows]
+    right = [
+        sum(
+            (LogisticRegression(C=c, tol=1e-6, max_iter=5000).fit(a[~out], y[~out]).predict(a[out]) == y[out]).sum()
+            for out in hidden_folds(len(rows), 4, key=KEY)
+        )
+        for c in penalties
+    ]
+    assert chosen == penalties[int(np.argmax(right))]
+    assert len(set(right)) > 1
+    with pytest.raises(ValueError, match="folds must lie between 2 and the 40 labels, got 1"):
+        softmax_regression.tune(x, labels, key=KEY, folds=1)
+
+
+def test_every_label_is_hidden_in_one_fold():
+    hidden = hidden_folds(11, 3, key=KEY)
+    np.testing.assert_array_equal(hidden.sum(axis=0), np.ones(11))
+    assert sorted(hidden.sum(axis=1)) == [3, 4, 4]
 
 
 def test_propagation_is_scikit_learns():

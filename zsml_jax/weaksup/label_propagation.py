@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from zsml_jax.typing import AnyArray, Array, Key, Scalar
-from zsml_jax.weaksup.partly_labelled import checked_examples
+from zsml_jax.weaksup.partly_labelled import checked_examples, hidden_folds
 
 #: The widths that the benchmark chooses from.
 GAMMAS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0)
@@ -81,12 +81,9 @@ def tune(
       ValueError: as :func:`propagate`, or if there are fewer labels than folds.
     """
     x, rows, truth, k = checked_examples(features, labels)
-    if not 2 <= folds <= len(rows):
-        raise ValueError(f"folds must lie between 2 and the {len(rows)} labels, got {folds}")
-    order = np.asarray(jax.random.permutation(key, len(rows)))
     right = np.zeros(len(gammas))
-    for hidden in np.array_split(order, folds):
-        seen = np.setdiff1d(order, hidden)
+    for hidden in hidden_folds(len(rows), folds, key=key):
+        seen = ~hidden
         for i, gamma in enumerate(gammas):
             output = _propagate(x, rows[seen], truth[seen], jnp.asarray(gamma), 1e-3, max_iterations, k=k)
             right[i] += float((output.posterior[rows[hidden]].argmax(axis=1) == truth[hidden]).sum())

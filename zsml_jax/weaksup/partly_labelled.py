@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from zsml_jax.typing import AnyArray, Array
+from zsml_jax.typing import AnyArray, Array, Key
 from zsml_jax.weaksup.vote_matrix import ABSTAIN, checked_features, checked_labels
 
 
@@ -46,3 +46,17 @@ def labelled_rows(labels: Int[AnyArray, " n"], n: int) -> tuple[Int[Array, " l"]
     k = max(2, int(values.max()) + 1)
     truth = checked_labels(values[rows], len(rows), k, every_class=True)
     return jnp.asarray(rows), truth, k
+
+
+def hidden_folds(count: int, folds: int, *, key: Key) -> Bool[np.ndarray, "folds l"]:
+    """Returns which labels each fold hides: every label is hidden once.
+
+    Raises:
+      ValueError: if there are fewer than two folds, or fewer labels than folds.
+    """
+    if not 2 <= folds <= count:
+        raise ValueError(f"folds must lie between 2 and the {count} labels, got {folds}")
+    hidden = np.zeros((folds, count), bool)
+    for fold, part in enumerate(np.array_split(np.asarray(jax.random.permutation(key, count)), folds)):
+        hidden[fold, part] = True
+    return hidden

@@ -6,6 +6,8 @@ whose intercept is free, as in scikit-learn; with two classes the penalty is tha
 the loss is the noise-aware one: its expectation over the class that is not known (Ratner et al., NeurIPS 2016).
 """
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,12 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float, Int
 
-from zsml_jax.typing import AnyArray, Array, Scalar
-from zsml_jax.weaksup.partly_labelled import checked_examples
+from zsml_jax.typing import AnyArray, Array, Key, Scalar
+from zsml_jax.weaksup.partly_labelled import checked_examples, hidden_folds
 from zsml_jax.weaksup.vote_matrix import checked_features
+
+#: The inverse penalties that :func:`tune` chooses from, the strongest penalty first.
+INVERSE_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
 @flax.struct.dataclass
@@ -67,6 +72,43 @@ def fit_labelled(
     x, rows, truth, k = checked_examples(features, labels)
     options = (inverse_penalty, tolerance, max_iterations)
     return _fit(x[rows], jax.nn.one_hot(truth, k), jnp.ones(len(rows)), *options)
+
+
+def tune(
+    features: Float[AnyArray, "n d"],
+    labels: Int[AnyArray, " n"],
+    *,
+    key: Key,
+    inverse_penalties: Sequence[float] = INVERSE_PENALTIES,
+    folds: int = 5,
+    tolerance: Scalar = 1e-4,
+    max_iterations: int = 500,
+) -> float:
+    """Returns the C with the best accuracy on labels that were hidden, fold by fold; the first of equals.
+
+    All penalties and folds are fitted side by side.
+
+    Args:
+      features: one row an example.
+      labels: class indices, and -1 for the examples without a label.
+      key: the random key of the folds.
+      inverse_penalties: what to choose from.
+      folds: parts of the labelled examples, each hidden once.
+      tolerance: of the largest entry of the gradient.
+      max_iterations: L-BFGS steps at most.
+
+    Raises:
+      ValueError: as :func:`fit_labelled`, or if there are fewer labels than folds.
+    """
+    x, rows, truth, k = checked_examples(features, labels)
+    hidden = hidden_folds(len(rows), folds, key=key)
+    x, q = x[rows], jax.nn.one_hot(truth, k)
+    fit = lambda c, given: _fit(x, q, given, c, tolerance, max_iterations)
+    given = jnp.asarray(~hidden, x.dtype)
+    fitted = jax.vmap(jax.vmap(fit, (None, 0)), (0, None))(jnp.asarray(inverse_penalties, x.dtype), given)
+    scores = jnp.einsum("nd,cfdk->cfnk", x, fitted.weights, precision="highest") + fitted.bias[:, :, None]
+    right = jnp.sum((scores.argmax(axis=-1) == truth) & hidden, axis=(1, 2))
+    return float(inverse_penalties[int(right.argmax())])
 
 
 def fit_soft(
