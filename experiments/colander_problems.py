@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from experiments import image_features
 from experiments.colander_config import Cells
 from zsml_jax import data, models
 from zsml_jax.autolabel import Classifier, Outputs, mlp
 from zsml_jax.models import vision
 from zsml_jax.transform import capture
-from zsml_jax.typing import Array, Key, PyTree
+from zsml_jax.typing import AnyArray, Array, Key, PyTree
 
 
 class Problem(NamedTuple):
@@ -37,18 +38,26 @@ def load(config: Cells) -> Problem:
     if not isinstance(part.inputs, np.ndarray):
         if config.net != "mlp":
             raise ValueError(f"net must be mlp for texts, got {config.net}")
-        x = np.asarray(models.text_encoder(config.encoder)(list(part.inputs)), np.float32)
-        # Unit vectors of many dimensions have small entries; at unit variance the nets of all sets train alike.
-        x = (x - x.mean(axis=0)) / x.std()
+        x = _standardised(models.text_encoder(config.encoder)(list(part.inputs)))
     else:
         x = np.asarray(part.inputs, np.float32) / float(part.inputs.max())
+    if config.net == "efficientnet":
+        if x.ndim < 3:
+            raise ValueError(f"net must be mlp for rows of {x.shape[1]} numbers, got efficientnet")
+        x = _standardised(image_features.image_net(x))
     if config.net == "lenet5":
         x = x if x.ndim == 4 else x[..., None]
         if x.shape[1] not in (28, 32):
             raise ValueError(f"net must be mlp for images that are neither 28 nor 32 pixels high, got {x.shape[1:]}")
-        return Problem(jnp.asarray(x), part.labels, k, lenet5(x.shape[1:], k))
+        return Problem(jnp.asarray(255 * x if config.raw_pixels else x), part.labels, k, lenet5(x.shape[1:], k))
     x = x.reshape(len(x), -1)
     return Problem(jnp.asarray(x), part.labels, k, mlp(x.shape[1], config.widths, k))
+
+
+def _standardised(x: AnyArray) -> np.ndarray:
+    """Centred features at unit variance over all: unit vectors of many dimensions have small entries otherwise."""
+    x = np.asarray(x, np.float32)
+    return (x - x.mean(axis=0)) / x.std()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The Colander experiment on digits at a small scale, and its checks."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from experiments import colander, colander_problems, colander_report, colander_simulation, runner
 from experiments.colander_config import Cells, UnitBall
 from zsml_jax.autolabel import Oracle, tbal
+from zsml_jax.data.dataset import Dataset
 
 TINY = (
     *("--objectives", "cross_entropy", "--post-hoc", "Softmax", "Colander", "--seeds", 2, "--errors", 0.05, 0.2),
@@ -54,6 +57,25 @@ def test_a_cell_is_the_run_with_an_oracle_of_the_same_key(tmp_path):
     np.testing.assert_allclose(measured[0][1]["coverage"], state.coverage, atol=0.02)
     np.testing.assert_allclose(measured[0][1]["error"], state.error(problem.labels), atol=0.02)
     assert measured[0][1]["spent"] == state.spent
+
+
+def test_images_are_pixels_from_0_to_1_or_255_or_features_of_an_image_net(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1)).astype(np.uint8)
+    part = Dataset("pictures", "all", images, np.arange(20) % 2, ("even", "odd"))
+    monkeypatch.setattr(colander_problems.data, "load", lambda *args, **options: part)
+    seen = []
+    net = lambda x: seen.append(x) or np.arange(60.0).reshape(20, 3)
+    monkeypatch.setattr(colander_problems.image_features, "image_net", net)
+    load = lambda **options: colander_problems.load(Cells(dataset="pictures", **options)).features
+    np.testing.assert_allclose(load(net="lenet5"), images / images.max(), rtol=1e-6)
+    np.testing.assert_allclose(load(net="lenet5", raw_pixels=True), 255 * (images / images.max()), rtol=1e-6)
+    features = load(net="efficientnet")
+    np.testing.assert_allclose(seen[0], images / images.max(), rtol=1e-6)
+    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-6)
+    assert features.shape == (20, 3)
+    part = dataclasses.replace(part, inputs=np.ones((20, 64)))
+    with pytest.raises(ValueError, match="net must be mlp for rows of 64 numbers"):
+        load(net="efficientnet")
 
 
 def test_points_of_the_unit_ball_lie_in_it_uniformly_and_a_plane_divides_them():
