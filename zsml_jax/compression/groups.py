@@ -26,6 +26,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 
 from zsml_jax import transform
+from zsml_jax.evaluate.validation import is_traced
 from zsml_jax.models.pretrained import Pretrained
 from zsml_jax.transform.patterns import Patterns
 from zsml_jax.typing import Params
@@ -159,6 +160,6 @@ def kernels(params: Params, paths: Patterns) -> dict[str, Any]:
     for path, kernel in chosen.items():
         if not path.endswith("kernel") or getattr(kernel, "ndim", 0) not in (2, 3) or not hasattr(kernel, "astype"):
             raise ValueError(f"groups must be kernels of dense layers, arrays of 2 or 3 axes; {path} is not one")
-        if not bool(jnp.isfinite(kernel).all()):
+        if not is_traced(kernel) and not bool(jnp.isfinite(kernel).all()):
             raise ValueError(f"params must be finite, but {path} has nan or infinite entries")
     return chosen

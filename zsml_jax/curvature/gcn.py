@@ -109,6 +109,7 @@ def row_normalised(adjacency: Bool[AnyArray, "n n"]) -> Float[Array, "n n"]:
     return links / links.sum(axis=1, keepdims=True)
 
 
+@jax.default_matmul_precision("highest")
 def embed(
     config: GcnConfig,
     params: Gcn,

@@ -97,7 +97,8 @@ def all_distances(x: Float[Array, "n d"], kappa: Scalar) -> Float[Array, "n n"]:
     """Returns the distances of all pairs by one matrix product; small ones are as rough as float32 products are."""
     kappa = jnp.asarray(kappa, x.dtype)
     square = jnp.sum(x**2, axis=-1)
-    apart = jnp.maximum(square[:, None] + square[None] - 2 * x @ x.T, 0) * (1 - jnp.eye(len(x), dtype=x.dtype))
+    products = jnp.matmul(x, x.T, precision="highest")
+    apart = jnp.maximum(square[:, None] + square[None] - 2 * products, 0) * (1 - jnp.eye(len(x), dtype=x.dtype))
     factor = 1 + kappa * square
     return _arcsin(apart / _away_from_zero(factor[:, None] * factor[None]), kappa)
 

@@ -160,6 +160,7 @@ def equal_mass(
     return Bins(jnp.where(open_ended, jnp.inf, highest), mean.reshape(rows, most), used)
 
 
+@jax.default_matmul_precision("highest")
 def platt(
     odds: Float[Array, " n"], correct: Float[Array, " n"], weights: Float[Array, " n"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -87,6 +87,7 @@ class Dirichlet:
     tolerance: Scalar = 1e-4
     max_iterations: int = 300
 
+    @jax.default_matmul_precision("highest")
     def fit(self, outputs: Outputs, labels: Int[Array, " n"], *, weights: Float[Array, " n"], key: Key) -> DirichletMap:
         """Fits by L-BFGS from the identity; the problem is convex."""
         del key
@@ -118,6 +119,7 @@ class Dirichlet:
         (matrix, bias), _, norm = jax.lax.while_loop(unfinished, step, carry)
         return DirichletMap(matrix, bias, norm <= self.tolerance)
 
+    @jax.default_matmul_precision("highest")
     def score(self, fitted: DirichletMap, outputs: Outputs) -> Float[Array, " n"]:
         """Returns calibrated probabilities of the class that the classifier predicted."""
         log_p = jax.nn.log_softmax(outputs.logits, axis=1)

@@ -38,6 +38,7 @@ class Logistic:
         return jax.nn.softmax(logits, axis=-1)
 
 
+@jax.default_matmul_precision("highest")
 def fit(
     features: Float[Array, "n d"],
     labels: Int[Array, " n"],
