@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import colander_problems, colander_report, runner
-from experiments.colander_config import POST_HOC, Cells, UnitBall
+from experiments.colander_config import POST_HOC, RELEASED, Cells, UnitBall
 from experiments.colander_problems import Problem
 from zsml_jax.autolabel import Config, Roles, Training, baselines, mlp, tbal
 from zsml_jax.autolabel.confidence import Colander, Confidence
@@ -64,6 +64,9 @@ def check(config: Cells) -> None:
     """
     if unknown := [name for name in config.post_hoc if name not in POST_HOC]:
         raise ValueError(f"post_hoc must be among {', '.join(POST_HOC)}, got {', '.join(unknown)}")
+    if config.released and set(config.objectives) - set(RELEASED.get(config.released, {})):
+        known = {name: sorted(objectives) for name, objectives in RELEASED.items()}
+        raise ValueError(f"released must be a set with settings of all objectives, of {known}, got {config.released!r}")
     if config.main_error not in config.errors:
         raise ValueError(f"main_error must be one of errors {config.errors}, got {config.main_error}")
     if config.seeds < 2:
@@ -74,6 +77,9 @@ def check(config: Cells) -> None:
 
 def settings(config: Cells, problem: Problem, objective: Objective, name: str) -> Config:
     """Returns the settings of a cell, of the bound or of a baseline."""
+    # The repaired Colander keeps the penalty of its own.
+    function = confidence(config if name == "Colander" else with_released(config, objective), name)
+    config = with_released(config, objective)
     training = Training(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -85,7 +91,7 @@ def settings(config: Cells, problem: Problem, objective: Objective, name: str) -
         problem.classifier,
         problem.n_classes,
         Roles(*config.roles),
-        confidence=confidence(config, name),
+        confidence=function,
         training=training,
         error=config.main_error,
         failure=config.failure,
@@ -99,6 +105,22 @@ def settings(config: Cells, problem: Problem, objective: Objective, name: str) -
         reuse=config.reuse,
     )
     return baselines.BASELINES[name](plain) if name in baselines.BASELINES else plain
+
+
+def with_released(config: Cells, objective: Objective) -> Cells:
+    """Returns the config with the released settings of an objective, if it asks for them."""
+    if not config.released:
+        return config
+    found = RELEASED[config.released][objective]
+    return dataclasses.replace(
+        config,
+        learning_rate=found.learning_rate,
+        weight_decay=found.weight_decay,
+        penalty=found.penalty,
+        colander_alpha=found.alpha,
+        colander_rate=found.rate,
+        colander_decay=found.decay,
+    )
 
 
 def confidence(config: Cells, name: str) -> Confidence:

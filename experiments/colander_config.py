@@ -1,7 +1,7 @@
 """What the Colander experiments are told."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from zsml_jax.autolabel.confidence import (
     AdaptiveTemperature,
@@ -35,6 +35,28 @@ POST_HOC: dict[str, Confidence] = {
     "Isotonic": Isotonic(),
     "Colander": Colander(),
     "Colander (paper)": Colander.paper(),
+}
+
+
+class Released(NamedTuple):
+    """The released hyperparameters of an objective: of the classifier, and of Colander as the paper states it."""
+
+    learning_rate: float
+    weight_decay: float
+    penalty: float
+    alpha: float
+    rate: float
+    decay: float
+
+
+#: By data set and objective, the fixed settings of the released configuration files.
+RELEASED: dict[str, dict[str, Released]] = {
+    "mnist": {
+        "cross_entropy": Released(0.01, 1e-2, 10.0, 0.01, 0.1, 1.0),
+        "squentropy": Released(0.01, 1e-3, 10.0, 1.0, 0.01, 1.0),
+        "crl": Released(0.01, 1e-2, 10.0, 0.01, 0.1, 1.0),
+        "fmfp": Released(0.01, 1e-3, 100.0, 0.1, 0.1, 1.0),
+    },
 }
 
 
@@ -83,9 +105,14 @@ class Cells:
     penalty: float = 10.0
     """Colander's lambda."""
     colander_alpha: float = 0.1
-    """The paper's Colander's alpha, learning rate and weight decay follow its fixed settings."""
+    """Of the paper's Colander."""
     colander_rate: float = 0.01
+    """Its learning rate."""
     colander_decay: float = 0.1
+    """Its weight decay."""
+    released: str = ""
+    """A data set of RELEASED, whose settings of each objective take the place of the rates, decays, penalty and alpha
+    above."""
     simulations: int = 500
     """Draws of labelled points with known errors, from which each rule of thresholds is judged."""
     published: str = ""

@@ -8,7 +8,8 @@ import pytest
 
 from experiments import colander, colander_problems, colander_report, colander_simulation, runner
 from experiments.colander_config import Cells, UnitBall
-from zsml_jax.autolabel import Oracle, tbal
+from zsml_jax.autolabel import Oracle, mlp, tbal
+from zsml_jax.autolabel.confidence import Colander
 from zsml_jax.data.dataset import Dataset
 
 TINY = (
@@ -76,6 +77,17 @@ def test_images_are_pixels_from_0_to_1_or_255_or_features_of_an_image_net(monkey
     part = dataclasses.replace(part, inputs=np.ones((20, 64)))
     with pytest.raises(ValueError, match="net must be mlp for rows of 64 numbers"):
         load(net="efficientnet")
+
+
+def test_released_settings_are_those_of_each_objective_and_leave_the_repaired_colander_alone():
+    config = Cells(released="mnist", widths=(4,), objectives=("cross_entropy", "fmfp"))
+    problem = colander_problems.Problem(np.zeros((2000, 3)), np.zeros(2000, int), 2, mlp(3, (4,), 2))
+    found = colander.settings(config, problem, "fmfp", "Colander (paper)")
+    assert (found.training.learning_rate, found.training.weight_decay) == (0.01, 1e-3)
+    assert found.confidence == Colander.paper(100.0, 0.1, 0.1, 1.0)
+    assert colander.settings(config, problem, "fmfp", "Colander").confidence == Colander(penalty=10.0, error=0.05)
+    with pytest.raises(ValueError, match="released must be a set with settings of all objectives"):
+        colander.check(dataclasses.replace(config, objectives=("mixup",)))
 
 
 def test_points_of_the_unit_ball_lie_in_it_uniformly_and_a_plane_divides_them():

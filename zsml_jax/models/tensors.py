@@ -1,5 +1,6 @@
 """Opens the weight files of a folder in the hub's layout: tensors by name, read only when asked for."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,22 +52,29 @@ def open_tensors(folder: Path) -> Mapping[str, LazyTensor]:
 
 
 def open_safetensors(path: Path) -> Mapping[str, LazyTensor]:
-    """Opens one safetensors file.
+    """Opens one safetensors file, and again for each tensor that is read.
+
+    A file that stayed open would keep all pages that were ever read in memory.
 
     Raises:
       ValueError: if it is damaged or holds a dtype that is not supported.
     """
     try:
-        file = safetensors.safe_open(path, framework="numpy")
+        with safetensors.safe_open(path, framework="numpy") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+            headers = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
+
+    def read(name: str) -> np.ndarray:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.get_tensor(name)
+
     tensors = {}
-    for name in file.keys():  # noqa: SIM118 (the file is no mapping)
-        part = file.get_slice(name)
-        if part.get_dtype() not in _SAFETENSORS_DTYPES:
-            raise ValueError(f"{path}: tensor {name!r} is of dtype {part.get_dtype()}, which is not supported")
-        read = lambda name=name: file.get_tensor(name)
-        tensors[name] = LazyTensor(tuple(part.get_shape()), _SAFETENSORS_DTYPES[part.get_dtype()], read)
+    for name, (dtype, shape) in headers.items():
+        if dtype not in _SAFETENSORS_DTYPES:
+            raise ValueError(f"{path}: tensor {name!r} is of dtype {dtype}, which is not supported")
+        tensors[name] = LazyTensor(shape, _SAFETENSORS_DTYPES[dtype], functools.partial(read, name))
     return tensors
 
 

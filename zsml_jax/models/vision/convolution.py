@@ -6,6 +6,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from zsml_jax.models.vision.depthwise_conv import depthwise_conv
+
 #: He et al. (2015): the variance of the signal stays the same through ReLU layers.
 HE_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -72,6 +74,7 @@ def conv(
         use_bias=bias,
         kernel_init=HE_INIT,
         dtype=jnp.dtype(dtype),
+        conv_general_dilated=depthwise_conv if 1 < groups == features else None,
         name=name,
     )
 

@@ -6,15 +6,18 @@ multinomial logistic regression of scikit-learn, and with two classes its binary
 in a loop.
 """
 
-import functools
-from collections.abc import Callable
+import math
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from zsml_jax.evaluate.newton import SecondOrder, minimize
 from zsml_jax.typing import AnyArray, Array, Scalar
+
+#: The largest change of a weight in one step, nats.
+_LARGEST_STEP = 20.0
 
 
 @flax.struct.dataclass
@@ -47,7 +50,7 @@ def fit(
     combinations: Int[AnyArray, "h c"],
     *,
     inverse_penalty: Scalar = 1.0,
-    steps: int = 12,
+    max_iterations: int = 30,
 ) -> Logistic:
     """Fits one regression for each combination of features.
 
@@ -58,33 +61,39 @@ def fit(
       k: the number of classes.
       combinations: the columns that each regression reads.
       inverse_penalty: C, what the loss is multiplied with beside the penalty.
-      steps: Newton steps, each halved until it lowers the loss.
+      max_iterations: Newton steps at most, refused ones included.
 
     Returns:
       The regressions. Features are standardised within, which changes nothing of the result but its rounding.
     """
     columns = jnp.asarray(combinations)
     # With two classes one row of weights, twice as long in logits, has the penalty of scikit-learn's binary form.
-    solve = functools.partial(_binary if k == 2 else _multinomial, steps=steps)
-    one = lambda chosen: solve(features[:, chosen], labels, weights, k, jnp.asarray(inverse_penalty, features.dtype))
+    solve = _binary if k == 2 else _multinomial
+    c = jnp.asarray(inverse_penalty, features.dtype)
+    one = lambda chosen: solve(features[:, chosen], labels, weights, k, c, max_iterations)
     weight, bias = jax.vmap(one)(columns)
     return Logistic(columns, weight, bias)
 
 
-def _binary(x: Array, labels: Array, weights: Array, k: int, c: Array, *, steps: int) -> tuple[Array, Array]:
+def _binary(x: Array, labels: Array, weights: Array, k: int, c: Array, max_iterations: int) -> tuple[Array, Array]:
     target = (labels == 1).astype(x.dtype)
+    design = jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
+    ridge = jnp.ones(design.shape[1], x.dtype).at[-1].set(0)
 
-    def loss(parameters: Array) -> Array:
-        logits = x @ parameters[:-1] + parameters[-1]
-        nll = jax.nn.softplus(logits) - target * logits
-        return c * (weights * nll).sum() + 0.5 * (parameters[:-1] ** 2).sum()
+    def second_order(a: Array) -> tuple[Array, Array, Array]:
+        logits = design @ a
+        p = jax.nn.sigmoid(logits)
+        value = c * (weights * (jax.nn.softplus(logits) - target * logits)).sum() + 0.5 * (ridge * a**2).sum()
+        gradient = design.T @ (c * weights * (p - target)) + ridge * a
+        hessian = (design * (c * weights * p * (1 - p))[:, None]).T @ design + jnp.diag(ridge)
+        return value, gradient, hessian
 
-    found = _newton(loss, jnp.zeros(x.shape[1] + 1, x.dtype), steps)
+    found = _minimum(second_order, design.shape[1], c * weights.sum(), max_iterations)
     column = jnp.concatenate([jnp.zeros_like(found[:, None]), found[:, None]], axis=1)
     return column[:-1], column[-1]
 
 
-def _multinomial(x: Array, labels: Array, weights: Array, k: int, c: Array, *, steps: int) -> tuple[Array, Array]:
+def _multinomial(x: Array, labels: Array, weights: Array, k: int, c: Array, max_iterations: int) -> tuple[Array, Array]:
     target = jax.nn.one_hot(labels, k, dtype=x.dtype)
     shape = (x.shape[1] + 1, k)
 
@@ -93,23 +102,14 @@ def _multinomial(x: Array, labels: Array, weights: Array, k: int, c: Array, *, s
         log_probs = jax.nn.log_softmax(x @ table[:-1] + table[-1], axis=1)
         return -c * (weights[:, None] * target * log_probs).sum() + 0.5 * (table[:-1] ** 2).sum()
 
-    table = _newton(loss, jnp.zeros(shape[0] * shape[1], x.dtype), steps).reshape(shape)
+    gradient, hessian = jax.grad(loss), jax.hessian(loss)
+    second_order = lambda a: (loss(a), gradient(a), hessian(a))
+    table = _minimum(second_order, math.prod(shape), c * weights.sum(), max_iterations).reshape(shape)
     return table[:-1], table[-1] - table[-1].mean()
 
 
-def _newton(loss: Callable[[Array], Array], start: Array, steps: int) -> Array:
-    gradient, hessian = jax.grad(loss), jax.hessian(loss)
-    halvings = 0.5 ** jnp.arange(8)
-
-    def step(parameters: Array, _: None) -> tuple[Array, None]:
-        # A class without examples leaves a direction flat; the small ridge keeps the system solvable.
-        h = hessian(parameters)
-        ridge = 1e-6 * (1 + jnp.trace(h) / len(start))
-        direction = jnp.linalg.solve(h + ridge * jnp.eye(len(start), dtype=start.dtype), gradient(parameters))
-        direction = direction * jnp.minimum(1, 20 / jnp.maximum(jnp.abs(direction).max(), 1e-12))
-        values = jax.vmap(lambda scale: loss(parameters - scale * direction))(halvings)
-        best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
-        better = values[best] < loss(parameters)
-        return jnp.where(better, parameters - halvings[best] * direction, parameters), None
-
-    return jax.lax.scan(step, start, None, length=steps)[0]
+def _minimum(function: SecondOrder, p: int, scale: Array, max_iterations: int) -> Array:
+    start = jnp.zeros(p, scale.dtype)
+    return minimize(
+        function, start, tolerance=1e-6 * (1 + scale), max_iterations=max_iterations, max_step=_LARGEST_STEP
+    ).x
