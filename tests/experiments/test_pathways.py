@@ -83,6 +83,21 @@ def test_the_verdict_says_what_the_intervals_say():
     assert "against the best family of one curvature distortion is higher (-60.0 % less" in said
 
 
+def test_the_verdict_on_edges_pairs_the_graphs_of_two_models():
+    rng = np.random.default_rng(0)
+    models = {"product GCN": 1.0, "kappa-GCN": 1.0, "GCN": -1.0, "Adamic-Adar": 1.0}
+
+    def graph():
+        # Two models that score alike differ by nothing in every resample, and so by no more than nothing.
+        noise = [rng.normal(size=30) for _ in range(2)]
+        pairs = {name: [(noise[0] + shift).tolist(), noise[1].tolist()] for name, shift in models.items()}
+        return {name: {"scores": {"test": both, "novel": both}} for name, both in pairs.items()}
+
+    said = pathways_report.links_verdict({str(i): graph() for i in range(6)}, seed=0)
+    assert "In distribution the AUC of the product GCN is above that of GCN" in said
+    assert "on novel edges the AUC of the product GCN is not surely different from that of Adamic-Adar (+0.000" in said
+
+
 def test_graphs_without_enough_edges_are_counted_and_a_sample_without_any_is_refused(file):
     config = Config(graphs_file=file, smallest=5, fewest=5, link_graphs=2)
     found, refused = pathways_links.tasks(config, pathways.load(config))
