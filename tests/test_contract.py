@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contract import autolabel, compression, curvature, weaksup, zeroshot
+from tests.contract import autolabel, compression, curvature, peft, weaksup, zeroshot
 from tests.contract.zeroshot import K, probs, scores
 from tests.zeroshot.matmul_precision import products_of_low_precision
 from zsml_jax.train import checkpoint
 from zsml_jax.zeroshot import loki
 
+WINGS = (autolabel, compression, curvature, peft, weaksup)
 FAST = zeroshot.CASES
-SLOW = [*autolabel.CASES, *compression.CASES, *curvature.CASES, *weaksup.CASES]
+SLOW = [case for wing in WINGS for case in wing.CASES]
 HOST_CASES = zeroshot.HOST_CASES
 
 
@@ -94,11 +95,7 @@ def test_a_second_call_gives_the_same_bits(case):
     "draw",
     [
         *(pytest.param(draw, id=name) for name, draw in zeroshot.SEEDED.items()),
-        *(
-            pytest.param(draw, id=name, marks=pytest.mark.slow)
-            for wing in (autolabel, compression, curvature, weaksup)
-            for name, draw in wing.SEEDED.items()
-        ),
+        *(pytest.param(draw, id=name, marks=pytest.mark.slow) for wing in WINGS for name, draw in wing.SEEDED.items()),
     ],
 )
 def test_the_key_alone_decides_what_is_drawn(draw):
