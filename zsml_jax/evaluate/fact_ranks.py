@@ -1,5 +1,7 @@
 """How highly a model ranks the right objects of facts: precision at k and reciprocal rank, over facts and relations."""
 
+import functools
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -48,8 +50,7 @@ class FactRanks(NamedTuple):
         """
         if len(self.ranks) < 2:
             raise ValueError(f"ranks must be of at least two facts for an interval, got {len(self.ranks)}")
-        count = len(self.relation_names)
-        statistic = lambda gains, relations: average_gain(gains, relations, count, average)
+        statistic = _average_of(len(self.relation_names), average)
         return bootstrap_interval(statistic, self._gains(k), self.relations, key=key, level=level)
 
     def by_relation(self, k: int = 1) -> dict[str, float]:
@@ -93,3 +94,9 @@ def average_gain(
     facts = jax.ops.segment_sum(jnp.ones_like(gains), relations, count)
     means = jax.ops.segment_sum(gains, relations, count) / jnp.maximum(facts, 1)
     return means.sum() / (facts > 0).sum()
+
+
+@functools.cache
+def _average_of(count: int, average: RelationAverage) -> Callable[[Array, Array], Array]:
+    """The average as a function of data alone; always the same object, so that resamples of it compile once."""
+    return lambda gains, relations: average_gain(gains, relations, count, average)
