@@ -7,6 +7,7 @@ channels. Accelerators keep the convolution of XLA.
 Name suffixes: ``B`` batch, ``H`` height, ``W`` width, ``C`` channels.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ def depthwise_conv(
         (rows, columns), (down, right) = kernel.shape[:2], strides
         heights, widths = x.shape[1] - rows + 1, x.shape[2] - columns + 1
         shifted = lambda i, j: x[:, i : i + heights : down, j : j + widths : right]
-        return sum(shifted(i, j) * kernel[i, j, 0] for i in range(rows) for j in range(columns))
+        terms = [shifted(i, j) * kernel[i, j, 0] for i in range(rows) for j in range(columns)]
+        return functools.reduce(jnp.add, terms)
 
     return jax.lax.platform_dependent(x_BxHxWxC, kernel, cpu=summed, default=convolved)
