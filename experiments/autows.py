@@ -54,20 +54,9 @@ def run(config: Config, folder: RunFolder) -> None:
     """Runs the cells that are not in the folder yet, and reports."""
     with runner.refusals():
         check(config)
-    pairs = [
-        (dataset, kind)
-        for dataset, kind in itertools.product(config.datasets, config.features)
-        if autows_features.suited(dataset, kind)
-    ]
-    cells = [
-        (*pair, method, seed)
-        for pair in pairs
-        for method in config.methods
-        if autows_methods.applies(method, pair[1])
-        for seed in range(config.seeds)
-    ]
     load = functools.lru_cache(maxsize=1)(functools.partial(problem_of, config))
     results = {}
+    cells = cells_of(config)
     for dataset, kind, method, seed in progress(cells, "cells", every=1 if len(cells) <= 100 else None):
         with runner.refusals():
             results[dataset, kind, method, seed] = folder.cached(
@@ -77,6 +66,16 @@ def run(config: Config, folder: RunFolder) -> None:
                 ),
             )
     autows_report.write(folder, results, seeds=config.seeds, labels=config.labels)
+
+
+def cells_of(config: Config) -> list[tuple[str, str, str, int]]:
+    """Returns the data set, features, method and seed of every cell, those that there cannot be left out."""
+    return [
+        (dataset, kind, method, seed)
+        for dataset, kind, method in itertools.product(config.datasets, config.features, config.methods)
+        if autows_features.suited(dataset, kind) and autows_methods.applies(method, kind)
+        for seed in range(config.seeds)
+    ]
 
 
 def problem_of(config: Config, dataset: str, kind: str) -> Problem:
@@ -113,10 +112,9 @@ def check(config: Config) -> None:
         raise ValueError("train_examples and test_examples must not be negative")
     if "clip" in config.features and not config.clip:
         raise ValueError("clip must name the folder of a model for the features 'clip', got none")
-    if not any(autows_features.suited(d, f) for d, f in itertools.product(config.datasets, config.features)):
-        raise ValueError(f"features must suit one of the data sets, got {config.features}")
-    if not any(autows_methods.applies(m, f) for m, f in itertools.product(config.methods, config.features)):
-        raise ValueError(f"methods must be more than 'zero_shot' for the features {config.features}")
+    if not cells_of(config):
+        given = f"{', '.join(config.features)} and {', '.join(config.methods)}"
+        raise ValueError(f"features and methods must suit one of the data sets, got {given}")
 
 
 if __name__ == "__main__":

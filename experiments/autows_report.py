@@ -49,9 +49,11 @@ def write(folder: RunFolder, results: Results, *, seeds: int, labels: int) -> No
 
 
 def _compare(document: Document, means: Mapping[tuple[str, str, str], float]) -> None:
-    """Profiles and ranks of the methods by adjusted accuracy over data sets and features."""
-    methods = list(dict.fromkeys(m for *_, m in means))
+    """Profiles and ranks by adjusted accuracy, over data sets and features, of the methods that ran on all of them."""
     problems = list(dict.fromkeys((d, f) for d, f, _ in means))
+    everywhere = {m: all((*problem, m) in means for problem in problems) for *_, m in means}
+    methods = [method for method, ran in everywhere.items() if ran]
+    partial = [method for method, ran in everywhere.items() if not ran]
     if len(methods) < 2 or len(problems) < 2:
         return
     scores = np.array([[means[d, f, method] for d, f in problems] for method in methods])
@@ -71,6 +73,7 @@ def _compare(document: Document, means: Mapping[tuple[str, str, str], float]) ->
     document.text(
         f"Friedman's test that all methods are alike has p = {ranks.p_value:.2g} over {len(problems)} problems. Data "
         "sets with several features, and permuted beside plain MNIST, are not independent."
+        + (f" Left out, since they do not run on every problem: {', '.join(partial)}." if partial else "")
     )
 
 

@@ -77,12 +77,13 @@ def check(config: Cells) -> None:
 
 def settings(config: Cells, problem: Problem, objective: Objective, name: str) -> Config:
     """Returns the settings of a cell, of the bound or of a baseline."""
+    released = config.released and RELEASED[config.released][objective]._asdict()
+    told = dataclasses.replace(config, **released) if released else config
     # The repaired Colander keeps the penalty of its own.
-    function = confidence(config if name == "Colander" else with_released(config, objective), name)
-    config = with_released(config, objective)
+    function = confidence(config if name == "Colander" else told, name)
     training = Training(
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
+        learning_rate=told.learning_rate,
+        weight_decay=told.weight_decay,
         objective=objective,
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -105,22 +106,6 @@ def settings(config: Cells, problem: Problem, objective: Objective, name: str) -
         reuse=config.reuse,
     )
     return baselines.BASELINES[name](plain) if name in baselines.BASELINES else plain
-
-
-def with_released(config: Cells, objective: Objective) -> Cells:
-    """Returns the config with the released settings of an objective, if it asks for them."""
-    if not config.released:
-        return config
-    found = RELEASED[config.released][objective]
-    return dataclasses.replace(
-        config,
-        learning_rate=found.learning_rate,
-        weight_decay=found.weight_decay,
-        penalty=found.penalty,
-        colander_alpha=found.alpha,
-        colander_rate=found.rate,
-        colander_decay=found.decay,
-    )
 
 
 def confidence(config: Cells, name: str) -> Confidence:

@@ -39,14 +39,14 @@ POST_HOC: dict[str, Confidence] = {
 
 
 class Released(NamedTuple):
-    """The released hyperparameters of an objective: of the classifier, and of Colander as the paper states it."""
+    """The released hyperparameters of an objective, named as in :class:`Cells`."""
 
     learning_rate: float
     weight_decay: float
     penalty: float
-    alpha: float
-    rate: float
-    decay: float
+    colander_alpha: float
+    colander_rate: float
+    colander_decay: float
 
 
 #: By data set and objective, the fixed settings of the released configuration files.

@@ -1,6 +1,7 @@
 """The report of ``experiments.pathways``: distortion by family, drawn embeddings, and ROC curves."""
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from zsml_jax.evaluate import ranking
 from zsml_jax.report import Column, Document, RunFolder, Table, plot
 from zsml_jax.report.plot_embedding import disc, sphere
 
+#: From scores of positives and of negatives.
+Measure = Callable[[np.ndarray, np.ndarray], float]
 FAMILIES = ("Euclidean", "hyperbolic", "spherical", "mixed")
 #: Mean distortion of the best Euclidean and product embeddings of 410 PathBank graphs, from the released tables, and
 #: the mean reduction. The best product is the best of 63 signatures and all epochs, the best Euclidean of three.
@@ -175,19 +178,20 @@ def tell_links(
         title="Edges held out, in and out of distribution",
     )
     curves: dict[str, dict[str, ranking.RocCurve]] = {"test": {}, "novel": {}}
+    areas: dict[str, dict[str, Pooled]] = {"test": {}, "novel": {}}
     for name in names:
         rows = [row[name] for row in found.values()]
         cells: list[Any] = []
         for split in ("test", "novel"):
             pairs = _pairs(found, name, split)
-            for measure in (ranking.roc_auc, ranking.average_precision):
-                cells.append(_over_graphs(pairs, measure, config.seed))
+            areas[split][name] = pooled(pairs, ranking.roc_auc, config.seed)
+            cells += [areas[split][name].bounds(), pooled(pairs, ranking.average_precision, config.seed).bounds()]
             curves[split][name] = ranking.roc_curve(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
             folder.log(model=name, split=split, auc=cells[-2][0], ap=cells[-1][0])
         each = np.mean([ranking.roc_auc(*map(np.array, row["scores"]["test"])) for row in rows])
         table.add(name, *cells, float(each), sum(row["collapsed"] for row in rows))
     document.table(table)
-    document.text(links_verdict(found, config.seed))
+    document.text(links_verdict(areas))
     grid = np.linspace(0, 1, 101)
     for split, by_model in curves.items():
         lines = {
@@ -212,38 +216,49 @@ def tell_links(
     document.table(table)
 
 
-def links_verdict(found: dict[str, Any], seed: int) -> str:
-    """Returns, in words, whether graph convolutions on curved products predict edges better than what is flat."""
+class Pooled(NamedTuple):
+    """A measure of the pairs of all graphs, and of resamples of graphs."""
+
+    value: float
+    resamples: np.ndarray
+
+    def bounds(self) -> tuple[float, float, float]:
+        """Returns the value with its 95 % interval."""
+        return self.value, *interval_of(self.resamples)
+
+
+def links_verdict(areas: Mapping[str, Mapping[str, Pooled]]) -> str:
+    """Returns, in words, whether graph convolutions on curved products predict edges better than what is flat.
+
+    Args:
+      areas: the AUC by split, "test" or "novel", and model; the resamples of all are of the same graphs.
+    """
     told = []
     for split, where in (("test", "in distribution"), ("novel", "on novel edges")):
-        areas = {
-            name: _resampled(_pairs(found, name, split), ranking.roc_auc, seed)
-            for name in ("product GCN", "kappa-GCN", "GCN", "Adamic-Adar")
-        }
         for curved, flat in (("product GCN", "GCN"), ("kappa-GCN", "GCN"), ("product GCN", "Adamic-Adar")):
-            # The same graphs are drawn for all models.
-            low, high = np.quantile(areas[curved][1] - areas[flat][1], [0.025, 0.975])
+            ours, theirs = areas[split][curved], areas[split][flat]
+            low, high = interval_of(ours.resamples - theirs.resamples)
             word = "above" if low > 0 else "below" if high < 0 else "not surely different from"
-            measured = f"{areas[curved][0] - areas[flat][0]:+.3f} [{low:+.3f}, {high:+.3f}]"
+            measured = f"{ours.value - theirs.value:+.3f} [{low:+.3f}, {high:+.3f}]"
             told.append(f"{where} the AUC of the {curved} is {word} that of {flat} ({measured})")
     return f"Does mixed curvature help to predict edges? {told[0][0].upper()}{told[0][1:]}; {'; '.join(told[1:])}."
 
 
+def pooled(pairs: Sequence[tuple[np.ndarray, ...]], measure: Measure, seed: int) -> Pooled:
+    """Returns a measure of positive and negative scores, pooled over graphs, and of 1,000 resamples of graphs."""
+    of = lambda chosen: measure(*(np.concatenate(side) for side in zip(*(pairs[i] for i in chosen), strict=True)))
+    rng, n = np.random.default_rng(seed), len(pairs)
+    return Pooled(of(range(n)), np.array([of(rng.integers(0, n, n)) for _ in range(1000)]))
+
+
+def interval_of(resamples: np.ndarray) -> tuple[float, float]:
+    """Returns the ends of the 95 % percentile interval."""
+    low, high = np.quantile(resamples, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def _pairs(found: dict[str, Any], name: str, split: str) -> list[tuple[np.ndarray, ...]]:
     return [tuple(np.array(side) for side in row[name]["scores"][split]) for row in found.values()]
-
-
-def _resampled(pairs: list[tuple[np.ndarray, ...]], measure: Any, seed: int) -> tuple[float, np.ndarray]:
-    """A measure of the pairs of all graphs, and of 1,000 resamples of graphs."""
-    pooled = lambda chosen: measure(*(np.concatenate(side) for side in zip(*(pairs[i] for i in chosen), strict=True)))
-    rng, n = np.random.default_rng(seed), len(pairs)
-    return pooled(range(n)), np.array([pooled(rng.integers(0, n, n)) for _ in range(1000)])
-
-
-def _over_graphs(pairs: list[tuple[np.ndarray, ...]], measure: Any, seed: int) -> tuple[float, float, float]:
-    value, resamples = _resampled(pairs, measure, seed)
-    low, high = np.quantile(resamples, [0.025, 0.975])
-    return value, float(low), float(high)
 
 
 def _triple(value: Any) -> tuple[float, float, float]:

@@ -15,16 +15,9 @@ CONFIG = Config(
     error=0.2, method="sigma", min_count=2, training=Training(epochs=4, batch_size=8),
 )  # fmt: skip
 FITTED = (
-    *(
-        "Softmax",
-        "Margin",
-        "Energy",
-        "TemperatureScaling",
-        "VectorScaling",
-        "Dirichlet",
-    ),
-    *("TopLabelHistogram", "ScalingBinning", "Isotonic"),
-)
+    "Softmax", "Margin", "Energy", "TemperatureScaling", "VectorScaling", "Dirichlet", "TopLabelHistogram",
+    "ScalingBinning", "Isotonic",
+)  # fmt: skip
 
 
 def logits(seed):

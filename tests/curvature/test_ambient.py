@@ -72,8 +72,6 @@ def test_every_operation_is_that_of_geomstats(name, sign, geomstats, x64):
 def test_logarithms_undo_exponentials_and_distances_obey_the_triangle_inequality(seed, scale):
     sign = jnp.asarray(SIGNS, jnp.float32)[:, None]
     u = scale * np.random.default_rng(seed).normal(size=(3, 3, 5, 2)).astype(np.float32)
-    # Long ways on the hyperboloid lose eps cosh(length)^2, and ways to an antipode more: points are at most 3 apart.
-    u = u * np.minimum(1, 1.5 / np.linalg.norm(u, axis=-1, keepdims=True))
     x, y, z = (ambient.lift(jnp.asarray(a), sign) for a in u)
     again = ambient.exp(x, ambient.log(x, y, sign), sign)
     np.testing.assert_allclose(again, y, rtol=1e-3, atol=1e-3 * scale)

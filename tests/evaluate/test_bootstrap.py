@@ -107,6 +107,24 @@ def test_the_same_key_gives_the_same_interval_at_any_batch_size(key):
     np.testing.assert_allclose(np.asarray(first), np.asarray(second), rtol=1e-6)
 
 
+def test_a_statistic_that_is_given_again_is_not_compiled_again(key):
+    calls = []
+
+    def mean(x):
+        calls.append(x.shape)
+        return x.mean()
+
+    x = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
+    for method in ("percentile", "bca"):
+        evaluate.bootstrap_interval(mean, x[0], key=key, n_resamples=100, method=method)
+    evaluate.paired_difference_interval(mean, [x[0]], [x[1]], key=key, n_resamples=100)
+    calls.clear()
+    evaluate.bootstrap_interval(mean, x[1], key=jax.random.key(1), n_resamples=100, method="bca")
+    evaluate.paired_difference_interval(mean, [x[1]], [x[0]], key=key, n_resamples=100)
+    # The estimates of the data themselves, one and two.
+    assert len(calls) == 3
+
+
 def test_the_seed_interval_is_students(x64):
     values = np.random.default_rng(0).normal(0.7, 0.02, size=(5, 3))
     ours = evaluate.seed_interval(values, level=0.9)

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import scipy.special
 
-from experiments import autows, autows_data, autows_features, autows_methods, label, runner
+from experiments import autows, autows_data, autows_features, autows_methods, autows_report, label, runner
 from experiments.autows_data import Content
 from experiments.autows_features import Options, Problem
 from tests.models import tiny_clip
 from tests.weaksup.partly import blobs
 from zsml_jax import models
+from zsml_jax.report import RunFolder
 
 SMALL = [
     "--datasets",
@@ -91,9 +92,29 @@ def test_a_sentence_encoder_knows_the_classes_by_their_prompts(monkeypatch):
 
 
 def test_zero_shot_is_for_features_of_a_model_that_knows_the_classes(tmp_path):
-    arguments = ["small", "--datasets", "wine", "--methods", "zero_shot", "--runs-dir", str(tmp_path)]
-    with pytest.raises(SystemExit, match="methods must be more than 'zero_shot' for the features"):
-        runner.main(autows.run, "autows", arguments)
+    for features in (["raw"], ["raw", "minilm_classes"]):
+        arguments = ["small", "--datasets", "wine", "--methods", "zero_shot", "--features", *features]
+        with pytest.raises(SystemExit, match="features and methods must suit one of the data sets, got raw"):
+            runner.main(autows.run, "autows", [*arguments, "--runs-dir", str(tmp_path)])
+
+
+def test_a_method_that_runs_on_some_problems_alone_is_shown_and_not_ranked(tmp_path):
+    accuracies = {"few_shot": 0.8, "snuba": 0.6, "goggles": 0.7, "zero_shot": 0.9}
+    results = {
+        ("bbc_news", kind, method, seed): {
+            "accuracy": accuracy, "coverage": 1.0, "adjusted": accuracy + 0.01 * seed, "end_model": None
+        }
+        for kind in ("raw", "pca", "minilm")
+        for method, accuracy in accuracies.items()
+        if autows_methods.applies(method, kind)
+        for seed in range(2)
+    }  # fmt: skip
+    folder = RunFolder.create(tmp_path, "autows", "some", {})
+    autows_report.write(folder, results, seeds=2, labels=10)
+    report = (folder.path / "report.md").read_text()
+    assert "Left out, since they do not run on every problem: zero_shot." in report
+    assert "over 3 problems" in report
+    assert "zero_shot" in {row["method"] for row in folder.metrics()}
 
 
 @pytest.mark.slow
@@ -134,7 +155,7 @@ def test_bad_configs_are_refused(tmp_path):
         (["--datasets", "imagenet"], "datasets must name some of"),
         (["--methods", "few_shot", "few_shot"], "each once"),
         (["--seeds", "1"], "seeds and labels must be at least 2"),
-        (["--features", "minilm"], "features must suit one of the data sets"),
+        (["--features", "minilm"], "features and methods must suit one of the data sets"),
         (["--features", "clip"], "clip must name the folder of a model"),
         (["--datasets", "mnist"], "mnist needs --data-dir"),
     ]:

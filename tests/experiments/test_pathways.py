@@ -8,6 +8,7 @@ import pytest
 
 from experiments import pathways, pathways_links, pathways_report, runner
 from experiments.pathways_config import Config, check
+from zsml_jax.evaluate import ranking
 
 TINY = [
     *("--graphs", "2", "--smallest", "5", "--largest", "60", "--most", "1", "--dim", "6", "--steps", "3"),
@@ -87,13 +88,14 @@ def test_the_verdict_on_edges_pairs_the_graphs_of_two_models():
     rng = np.random.default_rng(0)
     models = {"product GCN": 1.0, "kappa-GCN": 1.0, "GCN": -1.0, "Adamic-Adar": 1.0}
 
-    def graph():
-        # Two models that score alike differ by nothing in every resample, and so by no more than nothing.
-        noise = [rng.normal(size=30) for _ in range(2)]
-        pairs = {name: [(noise[0] + shift).tolist(), noise[1].tolist()] for name, shift in models.items()}
-        return {name: {"scores": {"test": both, "novel": both}} for name, both in pairs.items()}
-
-    said = pathways_report.links_verdict({str(i): graph() for i in range(6)}, seed=0)
+    graphs = rng.normal(size=(6, 2, 30))
+    # Two models that score alike differ by nothing in every resample, and so by no more than nothing.
+    areas = {
+        name: pathways_report.pooled([(a + shift, b) for a, b in graphs], ranking.roc_auc, seed=0)
+        for name, shift in models.items()
+    }
+    assert areas["product GCN"].bounds()[1] > areas["GCN"].bounds()[2]
+    said = pathways_report.links_verdict({"test": areas, "novel": areas})
     assert "In distribution the AUC of the product GCN is above that of GCN" in said
     assert "on novel edges the AUC of the product GCN is not surely different from that of Adamic-Adar (+0.000" in said
 

@@ -48,17 +48,35 @@ def tangent(x: Float[Array, "*n d"], v: Float[Array, "*n d"], sign: Scalar) -> F
 def exp(x: Float[Array, "*n d"], v: Float[Array, "*n d"], sign: Scalar) -> Float[Array, "*n d"]:
     """Returns the point that the geodesic from x with velocity v reaches in unit time, put onto the space again."""
     sign = jnp.asarray(sign, x.dtype)
-    z = sign * jnp.maximum(inner(v, v, sign), 0)
+    z = sign * _square_length(x, v, sign)
     return project(curved_trig.cos(z)[..., None] * x + curved_trig.sin_ratio(z)[..., None] * v, sign)
+
+
+def _square_length(x: Array, v: Array, sign: Array) -> Array:
+    r"""Returns the squared length of vectors that are tangent at x.
+
+    Far from the origin of the hyperboloid :math:`|v_r|^2 - v_0^2` loses nearly all digits. What v has across the rest
+    :math:`x_r` of the point and along it adds up without a difference,
+    :math:`|v_\perp|^2 + (x_r \cdot v_r)^2 / (|x_r|^2 x_0^2)`.
+    """
+    rest = jnp.sum(x[..., 1:] ** 2, axis=-1)
+    dot = jnp.sum(x[..., 1:] * v[..., 1:], axis=-1)
+    share = dot / jnp.where(rest > 0, rest, 1)
+    across = jnp.sum((v[..., 1:] - share[..., None] * x[..., 1:]) ** 2, axis=-1)
+    return jnp.where(sign < 0, across + share * dot / (1 + rest), jnp.maximum(inner(v, v, sign), 0))
 
 
 def log(x: Float[Array, "*n d"], y: Float[Array, "*n d"], sign: Scalar) -> Float[Array, "*n d"]:
     """Returns the velocity at x of the geodesic that reaches y in unit time; at antipodes it is zero."""
     sign = jnp.asarray(sign, x.dtype)
-    square = distance(x, y, sign) ** 2
-    ratio = curved_trig.sin_ratio(sign * square)
+    toward = tangent(x, y - x, sign)
+    length = distance(x, y, sign)
+    # Towards the antipode the sine of a rounded length is a poor length of `toward`, which is then measured.
+    far = (sign > 0) & (length > jnp.pi / 2)
+    measured = curved_trig.safe_sqrt(inner(toward, toward, sign)) / jnp.where(far, length, 1)
+    ratio = jnp.where(far, measured, curved_trig.sin_ratio(sign * length**2))
     beyond = jnp.abs(ratio) < jnp.finfo(x.dtype).eps
-    return jnp.where(beyond, 0, 1 / jnp.where(beyond, 1, ratio))[..., None] * tangent(x, y - x, sign)
+    return jnp.where(beyond, 0, 1 / jnp.where(beyond, 1, ratio))[..., None] * toward
 
 
 def distance(x: Float[Array, "*#n d"], y: Float[Array, "*#n d"], sign: Scalar) -> Float[Array, "..."]:

@@ -6,9 +6,11 @@ A statistic is a function of arrays that share their first axis, the examples::
 
 All arrays are resampled by the same rows, so that :func:`paired_difference_interval` compares two classifiers on the
 same examples. Resamples are evaluated in vectorised chunks, which bounds the memory by ``batch_size`` copies of the
-data.
+data. A statistic must be pure: one that is given again, the same object, is not compiled again.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -21,7 +23,7 @@ from jaxtyping import Float
 from zsml_jax.evaluate.validation import is_traced
 from zsml_jax.typing import AnyArray, Array, Key
 
-#: From arrays that share their first axis to an array of any shape.
+#: From arrays that share their first axis to an array of any shape; pure and hashable, as every function is.
 Statistic = Callable[..., Array]
 
 
@@ -120,9 +122,8 @@ def paired_difference_interval(
     Raises:
       ValueError: as :func:`bootstrap_interval`.
     """
-    cut = len(first)
     return bootstrap_interval(
-        lambda *arrays: statistic(*arrays[:cut]) - statistic(*arrays[cut:]),
+        _Difference(statistic, len(first)),
         *first,
         *second,
         key=key,
@@ -156,13 +157,8 @@ def bootstrap_distribution(
     lengths = [np.shape(a)[0] if np.ndim(a) else None for a in data]
     if len(set(lengths)) != 1 or lengths[0] is None or lengths[0] < 2:
         raise ValueError(f"data must be arrays that share their first axis of at least two examples, got {lengths}")
-    n, arrays = lengths[0], tuple(jnp.asarray(a) for a in data)
-
-    def resample(key: Key) -> Array:
-        rows = jax.random.randint(key, (n,), 0, n)
-        return statistic(*(a[rows] for a in arrays))
-
-    return jax.lax.map(resample, jax.random.split(key, n_resamples), batch_size=min(batch_size, n_resamples))
+    arrays = tuple(jnp.asarray(a) for a in data)
+    return _resampled(statistic, key, arrays, n_resamples, min(batch_size, n_resamples))
 
 
 def seed_interval(values: Float[AnyArray, "seeds ..."], *, level: float = 0.95) -> Interval:
@@ -197,6 +193,30 @@ def _check_level(level: float) -> None:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Difference:
+    """The statistic of the first ``cut`` arrays less that of the others; equal ones share a compiled program."""
+
+    statistic: Statistic
+    cut: int
+
+    def __call__(self, *arrays: Array) -> Array:
+        return self.statistic(*arrays[: self.cut]) - self.statistic(*arrays[self.cut :])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _resampled(statistic: Statistic, key: Key, arrays: tuple[Array, ...], n_resamples: int, batch_size: int) -> Array:
+    """The statistic of each resample, ``(r, *s)``."""
+    n = arrays[0].shape[0]
+
+    def resample(key: Key) -> Array:
+        rows = jax.random.randint(key, (n,), 0, n)
+        return statistic(*(a[rows] for a in arrays))
+
+    return jax.lax.map(resample, jax.random.split(key, n_resamples), batch_size=batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
 def _jackknife(statistic: Statistic, arrays: tuple[Array, ...], batch_size: int) -> Array:
     """The statistic without each example in turn, ``(n, *s)``."""
     n = arrays[0].shape[0]
