@@ -9,6 +9,7 @@ edges of a kind that no model has seen. Every graph is a part of its own: a run 
 """
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -49,19 +50,26 @@ def load(config: Config) -> list[Graph]:
     """Returns all graphs of the data set."""
     if config.dataset == "pathways":
         return pathways.load(config.graphs_file)
-    return [pathways.knowledge_graph(config.dataset)]
+    # As a whole Nations is complete, and in UMLS no two concepts are more than two steps apart.
+    return list(pathways.knowledge_graph(config.dataset).by_type().values())
 
 
 def sample(config: Config, graphs: list[Graph]) -> list[Graph]:
     """Returns the largest components of graphs drawn at random, by size.
 
+    Complete graphs are left out: every space of enough dimensions holds them without distortion.
+
     Raises:
       ValueError: if no graph has a component of a size that was asked for.
     """
     parts = [graph.largest_component() for graph in graphs]
-    fitting = [graph for graph in parts if config.smallest <= len(graph) <= config.largest]
+    fitting = [
+        graph
+        for graph in parts
+        if config.smallest <= len(graph) <= config.largest and len(graph.pairs) < math.comb(len(graph), 2)
+    ]
     if not fitting:
-        raise ValueError(f"no graph has from {config.smallest} to {config.largest} connected nodes")
+        raise ValueError(f"no graph has from {config.smallest} to {config.largest} connected nodes and is not complete")
     drawn = np.random.default_rng(config.seed).permutation(len(fitting))[: config.graphs]
     return sorted((fitting[i] for i in drawn), key=lambda graph: (len(graph), graph.name))
 

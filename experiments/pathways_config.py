@@ -12,7 +12,7 @@ class Config:
     """Embeddings of real graphs under every signature, and link prediction with them."""
 
     dataset: Literal["pathways", "nations", "umls"] = "pathways"
-    """Which graphs."""
+    """Which graphs; those of a knowledge graph are its relations, a graph each."""
     graphs_file: Path | None = None
     """A file of pathway graphs; by default those of Reactome are built from pinned assets."""
     novel_file: Path | None = None

@@ -67,12 +67,13 @@ plot_embedding.disc(disc, tree.pairs, title=f"distortion {float(flat.distortion)
 
 # %% [markdown]
 # ## A real graph
-# Nations: 14 countries and how they deal with one another. Gu's estimate of curvature suggests a signature.
+# Nations: 14 countries and 55 ways to deal with one another, of which treaties make a graph. Gu's estimate of curvature
+# suggests a signature.
 
 # %%
-nations = data.pathways.knowledge_graph("nations")
-suggested = signature.suggest(nations.distances(), nations.adjacency(), key=jax.random.key(0), dim=12)
-found = embed.fit(nations, suggested, config, key=jax.random.key(0))
+treaties = data.pathways.knowledge_graph("nations").by_type()["treaties"]
+suggested = signature.suggest(treaties.distances(), treaties.adjacency(), key=jax.random.key(0), dim=12)
+found = embed.fit(treaties, suggested, config, key=jax.random.key(0))
 print(suggested, f"distortion {float(found.distortion):.4f}, mAP {float(found.mean_average_precision):.3f}")
 
 # %%

@@ -1,4 +1,4 @@
-"""The knowledge graph Nations, 14 countries, under 63 signatures.
+"""The relations of the knowledge graph Nations, each a graph of up to 14 countries, under 63 signatures.
 
     python -m experiments.pathways nations
 
@@ -9,4 +9,4 @@ from experiments.pathways_config import Config
 
 
 def get_config() -> Config:
-    return Config(dataset="nations", graphs=1, link_graphs=0, restarts=3)
+    return Config(dataset="nations", smallest=8, link_graphs=0)

@@ -1,4 +1,4 @@
-"""The knowledge graph UMLS, 135 medical concepts, under 63 signatures.
+"""Relations of the knowledge graph UMLS, each a graph of up to 96 medical concepts, under 63 signatures.
 
     python -m experiments.pathways umls
 
@@ -9,4 +9,4 @@ from experiments.pathways_config import Config
 
 
 def get_config() -> Config:
-    return Config(dataset="umls", graphs=1, largest=192, link_graphs=0)
+    return Config(dataset="umls", link_graphs=0)

@@ -43,6 +43,11 @@ def test_subgraphs_keep_ids_and_the_order_that_was_asked_for():
     part = graph.induced(["d", "zz", "c", "b", "c"], "part")
     assert part.nodes == ("d", "c", "b") and part.name == "part"
     assert {frozenset((part.nodes[i], part.nodes[j])) for i, j in part.pairs} == {frozenset("cd"), frozenset("bc")}
+    by_type = graph.by_type()
+    assert [(kind, part.name, len(part.edges)) for kind, part in by_type.items()] == [
+        ("x", "graph x", 2),
+        ("y", "graph y", 1),
+    ]
     assert graph.of_types(["y"]).pairs.tolist() == [[1, 2]] and graph.of_types(["y"]).nodes == graph.nodes
     with pytest.raises(ValueError, match="types must be of this graph. The types are: x, y"):
         graph.of_types(["q"])

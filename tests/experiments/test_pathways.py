@@ -8,6 +8,7 @@ import pytest
 
 from experiments import pathways, pathways_links, pathways_report, runner
 from experiments.pathways_config import Config, check
+from zsml_jax.data import graphs
 from zsml_jax.evaluate import ranking
 
 TINY = [
@@ -106,7 +107,10 @@ def test_graphs_without_enough_edges_are_counted_and_a_sample_without_any_is_ref
     assert len(found) == 2 and sum(refused.values()) <= 2
     with pytest.raises(ValueError, match="no graph has enough edges for link prediction: {'with too few edges"):
         pathways_links.tasks(Config(graphs_file=file, smallest=5, fewest=200), pathways.load(config))
-    with pytest.raises(ValueError, match="no graph has from 90 to 96 connected nodes"):
+    complete = graphs.from_edges(list(itertools.combinations("ABCDEF", 2)), name="complete")
+    path = graphs.from_edges(list(itertools.pairwise("ABCDEF")), name="path")
+    assert [graph.name for graph in pathways.sample(Config(smallest=5), [complete, path])] == ["path"]
+    with pytest.raises(ValueError, match="no graph has from 90 to 96 connected nodes and is not complete"):
         pathways.sample(Config(smallest=90), pathways.load(config))
 
 

@@ -112,6 +112,13 @@ class Graph:
             self, edges=self.edges[kept], types=tuple(self.types[i] for i in kept), weights=self.weights[kept]
         )
 
+    def by_type(self) -> "dict[str, Graph]":
+        """Returns the graph of each type of edge, named after it; all nodes stay."""
+        return {
+            kind: dataclasses.replace(self.of_types([kind]), name=f"{self.name} {kind}")
+            for kind in sorted(set(self.types))
+        }
+
 
 def from_edges(
     edges: Sequence[Sequence[Any]],
