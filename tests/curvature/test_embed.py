@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.curvature import shapes
-from zsml_jax.curvature import embed, manifold, problem, slots
+from zsml_jax.curvature import ambient, embed, manifold, problem, slots
+from zsml_jax.curvature.curved_trig import safe_sqrt
 from zsml_jax.curvature.embed import Config
 from zsml_jax.curvature.manifold import Product
 from zsml_jax.data import graphs
@@ -125,6 +126,35 @@ def test_slots_measure_what_the_manifold_measures(reduction):
     found = slots.distances(spec, _place(holder, spec, 6), reduction=reduction)
     apart = ~np.eye(6, dtype=bool)  # the distance of a point to itself is rounding here
     np.testing.assert_allclose(found[apart], expected[apart], atol=2e-3)
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_gradients_of_distances_are_those_of_the_manifold(some, x64):
+    product = Product((("h", 1, 3), ("e", 1, 2), ("s", 2, 2)))
+    spec = jax.tree.map(lambda a: a[0].astype(float), slots.stack([product, Product((("e", 5, 4),))]))
+    x = ambient.project(slots.init(spec, 6, key=KEY, scale=0.8).x.astype(float), spec.sign[:, None])
+    # Two equal points, between which the gradient is rounding.
+    x = x.at[:, 5].set(x[:, 4])
+    weights = jax.random.normal(jax.random.key(1), (6, 6), float) * ~np.eye(6, dtype=bool)
+    weights = weights.at[4, 5].set(0).at[5, 4].set(0)[: 2 if some else 6]
+    by_slots = lambda x, scale: slots.distances(spec, slots.Place(x, scale), x[:, :2] if some else None)
+
+    def by_manifold(x, scale):
+        one = lambda k: ambient.distance(x[k][: 2 if some else 6, None], x[k][None], spec.sign[k])
+        each = jnp.stack([jnp.exp(scale[k]) * one(k) for k in range(4)])
+        return safe_sqrt(jnp.sum(each**2, axis=0))
+
+    scale = jnp.array([0.2, 0.0, -0.3, 0.1, 0.0])
+    np.testing.assert_allclose(by_slots(x, scale), by_manifold(x, scale), atol=1e-7)  # of equal points it is rounding
+    ours, theirs = (
+        jax.grad(lambda x, s, f=f: jnp.sum(weights * f(x, s)), argnums=(0, 1))(x, scale)
+        for f in (by_slots, by_manifold)
+    )
+    # A hyperboloid's first coordinate is that of its rest: gradients agree along the space.
+    along = lambda g: jax.vmap(ambient.riemannian_gradient)(x[:4], g[:4], spec.sign[:4])
+    np.testing.assert_allclose(along(ours[0]), along(theirs[0]), atol=1e-9)
+    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-9)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(by_slots(x, scale)))(x)).all()
 
 
 def test_other_numbers_do_not_compile_again(tiny):

@@ -188,8 +188,15 @@ def test_scattered_points_stand_where_they_were_measured_with_their_intervals():
             plot.scatter(points, xlabel="", ylabel="")
 
 
-def test_a_legend_of_long_names_stays_within_its_figure():
-    names = [f"{n} x rank 4, query+key+value, rate 0.005" for n in (1, 2, 4)]
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{n} x rank 4, query+key+value, rate 0.005" for n in (1, 2, 4)],
+        # Two columns of one row among five.
+        ["Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)"],
+    ],
+)
+def test_a_legend_of_long_names_stays_within_its_figure(names):
     figure = plot.scatter({name: (10.0 + i, 0.5) for i, name in enumerate(names)}, xlabel="size", ylabel="accuracy")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -48,17 +48,18 @@ def tangent(x: Float[Array, "*n d"], v: Float[Array, "*n d"], sign: Scalar) -> F
 def exp(x: Float[Array, "*n d"], v: Float[Array, "*n d"], sign: Scalar) -> Float[Array, "*n d"]:
     """Returns the point that the geodesic from x with velocity v reaches in unit time, put onto the space again."""
     sign = jnp.asarray(sign, x.dtype)
-    z = sign * _square_length(x, v, sign)
+    z = sign * squared_length(x, v, sign)
     return project(curved_trig.cos(z)[..., None] * x + curved_trig.sin_ratio(z)[..., None] * v, sign)
 
 
-def _square_length(x: Array, v: Array, sign: Array) -> Array:
+def squared_length(x: Float[Array, "*n d"], v: Float[Array, "*n d"], sign: Scalar) -> Float[Array, "..."]:
     r"""Returns the squared length of vectors that are tangent at x.
 
     Far from the origin of the hyperboloid :math:`|v_r|^2 - v_0^2` loses nearly all digits. What v has across the rest
     :math:`x_r` of the point and along it adds up without a difference,
     :math:`|v_\perp|^2 + (x_r \cdot v_r)^2 / (|x_r|^2 x_0^2)`.
     """
+    sign = jnp.asarray(sign, x.dtype)
     rest = jnp.sum(x[..., 1:] ** 2, axis=-1)
     dot = jnp.sum(x[..., 1:] * v[..., 1:], axis=-1)
     share = dot / jnp.where(rest > 0, rest, 1)

@@ -188,10 +188,10 @@ def spaces_of(place: Place, sign: Array) -> Place:
 
 
 def _by_factors(signatures: Sequence[Product]) -> list[list[int]]:
-    """Groups of signatures whose numbers of factors are padded to one: 1 to 3, 4 to 6, and so on."""
+    """Groups of signatures whose numbers of factors are padded to one: 1, 2 and 3, 4 to 7, and so on."""
     groups: dict[int, list[int]] = {}
     for j, signature in enumerate(signatures):
-        groups.setdefault(-(-signature.num_factors // 3), []).append(j)
+        groups.setdefault(signature.num_factors.bit_length(), []).append(j)
     return [groups[size] for size in sorted(groups)]
 
 

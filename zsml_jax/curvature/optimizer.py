@@ -70,7 +70,7 @@ def riemannian_sgd(
 
         def one(space: Space, x: Array, gradient: Array, velocity: Array, rate: Any) -> tuple[Array, Array]:
             velocity = momentum * velocity + space.gradient(x, gradient)
-            new = space.project(space.exp(x, _clipped(space, x, -rate * velocity, clip_step)))
+            new = space.exp(x, _clipped(space, x, -rate * velocity, clip_step))
             return new - x, space.transport(x, new, velocity)
 
         updates, velocity = _mapped(one, 2, spaces, params, gradients, state.velocity, rate=rate)
@@ -115,7 +115,7 @@ def riemannian_adam(
             square = b2 * square + (1 - b2) * space.squares(x, gradient)
             steps = count.astype(x.dtype)
             direction = mean / (1 - b1**steps) / (jnp.sqrt(square / (1 - b2**steps)) + eps)
-            new = space.project(space.exp(x, _clipped(space, x, -rate * direction, clip_step)))
+            new = space.exp(x, _clipped(space, x, -rate * direction, clip_step))
             return new - x, space.transport(x, new, mean), square
 
         updates, mean, square = _mapped(one, 3, spaces, params, gradients, state.mean, state.square, rate=rate)

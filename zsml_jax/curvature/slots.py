@@ -5,6 +5,7 @@ of a graph are then a few matrix products, and signatures, graphs and seeds are 
 coordinates are zero, and stay so, since their gradient is; padded slots are multiplied by zero.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,21 +82,72 @@ def distances(
 
     Below a thousandth of the unit they are as rough as float32 products are.
     """
-    x = place.x
-    first = x if rows is None else rows
-    sign = slots.sign[:, None]
-    metric = jnp.concatenate([jnp.broadcast_to(sign[..., None], (*x.shape[:-1], 1)), jnp.ones_like(x[..., 1:])], -1)
-    products = jnp.einsum("krd,knd->krn", first, metric * x)
-    flat = lambda p: jnp.where(sign == 0, jnp.sum(p**2, axis=-1), sign)
-    quarter = (flat(first)[:, :, None] + flat(x)[:, None, :] - 2 * products) / 4
-    each = jnp.exp(place.log_scale)[:, None, None] * twice_arcsin(quarter, slots.sign[:, None, None])
+    x, scale = place.x, jnp.exp(place.log_scale)
     if reduction == "l2":
-        return safe_sqrt(jnp.einsum("krn,k->rn", each**2, slots.used))
+        return safe_sqrt(
+            _squared_lengths(scale**2 * slots.used, x if rows is None else rows, x, slots.sign, rows is None)
+        )
+    quarter, _ = _chords(x if rows is None else rows, x, slots.sign)
+    each = scale[:, None, None] * twice_arcsin(quarter, slots.sign[:, None, None])
     if reduction == "l1":
         return jnp.einsum("krn,k->rn", each, slots.used)
     if reduction == "min":
         return jnp.min(jnp.where(slots.used[:, None, None] > 0, each, jnp.inf), axis=0)
     raise ValueError(f"reduction must be 'l2', 'l1' or 'min', got {reduction!r}")
+
+
+def _chords(rows: Array, x: Array, sign: Array) -> tuple[Array, Array]:
+    """Returns a quarter of the squared chord of each pair in each slot, and the metric, ``(slots, 1, width)``."""
+    metric = jnp.ones((len(sign), 1, x.shape[-1]), x.dtype).at[..., 0].set(sign[:, None])
+    products = jnp.einsum("krd,knd->krn", rows, metric * x)
+    flat = lambda p: jnp.where(sign[:, None] == 0, jnp.sum(p**2, axis=-1), sign[:, None])
+    return jnp.maximum((flat(rows)[:, :, None] + flat(x)[:, None, :] - 2 * products) / 4, 0), metric
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _squared_lengths(weights: Array, rows: Array, x: Array, sign: Array, same: bool) -> Array:
+    """Returns the weighted sum over slots of the squared distances of rows to all points, ``(r, n)``.
+
+    It is most of the work of an embedding. By hand its gradient takes half the passes over all pairs of all slots, and
+    where the rows are the points themselves, as ``same`` says, one matrix product less.
+    """
+    return _squared_lengths_forward(weights, rows, x, sign, same)[0]
+
+
+def _squared_lengths_forward(
+    weights: Array, rows: Array, x: Array, sign: Array, same: bool
+) -> tuple[Array, tuple[Array, ...]]:
+    quarter, metric = _chords(rows, x, sign)
+    lengths = twice_arcsin(quarter, sign[:, None, None])
+    total = jnp.sum(lengths**2 * weights[:, None, None], axis=0)
+    return total, (weights, rows, x, sign, metric, quarter, lengths)
+
+
+def _squared_lengths_backward(
+    same: bool, kept: tuple[Array, ...], cotangent: Array
+) -> tuple[Array, Array, Array, Array]:
+    weights, rows, x, sign, metric, quarter, lengths = kept
+    of_weights = jnp.sum(cotangent * lengths**2, axis=(1, 2))
+    slope = quarter * (1 - sign[:, None, None] * quarter)
+    inside = slope > jnp.finfo(slope.dtype).tiny
+    # The limit at equal points is 4, and the gradient beyond the antipode is left out as in twice_arcsin.
+    limit = jnp.where(quarter < 0.5, 4.0, 0.0)
+    rate = jnp.where(inside, 2 * lengths * jax.lax.rsqrt(jnp.where(inside, slope, 1)), limit)
+    if same:
+        cotangent = cotangent + cotangent.T
+    of_quarter = cotangent * weights[:, None, None] * rate / 2
+    flat = (sign == 0)[:, None, None]
+
+    def of_points(of_quarter: Array, points: Array, others: Array) -> Array:
+        own = jnp.sum(of_quarter, axis=2, keepdims=True) * points
+        return jnp.where(flat, own, 0) - metric * jnp.einsum("krn,knd->krd", of_quarter, others)
+
+    of_rows = of_points(of_quarter, rows, x)
+    of_x = jnp.zeros_like(x) if same else of_points(jnp.swapaxes(of_quarter, 1, 2), x, rows)
+    return of_weights, of_rows, of_x, jnp.zeros_like(sign)
+
+
+_squared_lengths.defvjp(_squared_lengths_forward, _squared_lengths_backward)
 
 
 def unpack(product: Product, place: Place, n: int) -> tuple[Points, Curvatures]:

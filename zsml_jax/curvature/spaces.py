@@ -62,14 +62,14 @@ class Ambient(flax.struct.PyTreeNode):
 
     def squares(self, x: Float[Array, "*n d"], v: Float[Array, "*n d"]) -> Float[Array, "*n 1"]:
         """Returns the squared length, which does not depend on the choice of axes."""
-        return jnp.maximum(ambient.inner(v, v, self.sign), 0)[..., None]
+        return ambient.squared_length(x, v, self.sign)[..., None]
 
     def length(self, x: Float[Array, "*n d"], v: Float[Array, "*n d"]) -> Float[Array, "*n 1"]:
         """Returns the length."""
         return jnp.sqrt(self.squares(x, v))
 
     def exp(self, x: Float[Array, "*n d"], v: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-        """Returns the exponential map."""
+        """Returns the exponential map, put onto the space again."""
         return ambient.exp(x, v, self.sign)
 
     def transport(

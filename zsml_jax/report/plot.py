@@ -283,8 +283,7 @@ def _legend(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes") ->
 def _columns(labels: Sequence[str], width: float, most: int = 5) -> int:
     """Returns the most columns of a legend that a figure of so many inches holds; columns are filled one by one."""
     for columns in range(min(len(labels), most), 1, -1):
-        rows = -(-len(labels) // columns)
-        longest = [max(map(len, labels[start : start + rows])) for start in range(0, len(labels), rows)]
+        longest = [max(map(len, column)) for column in np.array_split(np.array(labels, object), columns)]
         # In characters of 9 points, of which an inch has 13: a mark and the gaps take the room of seven.
         if sum(length + 7 for length in longest) <= 13 * width:
             return columns
