@@ -141,7 +141,7 @@ def _tell_signatures(document: Document, graphs: list[Graph], embedded: dict[str
         family: {"best": min(v.values()), "mean": float(np.mean(list(v.values()))), "worst": max(v.values())}
         for family, v in points.items()
     }
-    document.figure("signatures", plot.grouped_bars(bars, ylabel="average distortion", scale=1.0))
+    document.figure("signatures", plot.grouped_bars(bars, ylabel="average distortion", scale=1.0, digits=3))
 
 
 def draw_embeddings(document: Document, config: Config, graph: Graph) -> None:

@@ -55,7 +55,7 @@ bars = {
 }
 assert bars["tree"]["hyperbolic"] < bars["tree"]["Euclidean"]
 assert bars["cycle"]["spherical"] < 0.01
-plot.grouped_bars(bars, ylabel="average distortion", scale=1.0)
+plot.grouped_bars(bars, ylabel="average distortion", scale=1.0, digits=3)
 
 # %% [markdown]
 # ## The tree in the Poincaré disc

@@ -16,6 +16,10 @@ def test_the_arc_of_two_points_of_the_disc_is_orthogonal_to_its_edge():
     np.testing.assert_allclose(radii, radii[0], rtol=1e-9)
     np.testing.assert_allclose(radii[0] ** 2 + 1, (centre**2).sum(), rtol=1e-9)
 
+    # Also between points at the edge, whose geodesic comes far inside.
+    far = plot_embedding._disc_geodesic((1 - 1e-6) * a / 0.5, (1 - 1e-6) * b / 0.5)
+    assert np.linalg.norm(np.diff(far, axis=0), axis=1).max() < 0.2
+
 
 def test_every_node_is_drawn_and_every_edge_is_a_line():
     x = np.array([[0.1, 0.2], [-0.5, 0.3], [0.0, -0.9]])

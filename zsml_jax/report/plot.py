@@ -38,6 +38,7 @@ def grouped_bars(
     ylabel: str = "accuracy (%)",
     title: str = "",
     scale: float = 100.0,
+    digits: int = 1,
 ) -> "matplotlib.figure.Figure":
     """Draws bars of several methods on several data sets, with the intervals.
 
@@ -48,6 +49,7 @@ def grouped_bars(
       ylabel: the axis label.
       title: above the figure.
       scale: what values are multiplied with; 100 shows fractions in percent.
+      digits: after the point of the numbers above the bars.
 
     Returns:
       The figure.
@@ -73,7 +75,7 @@ def grouped_bars(
         axes.plot(x, marks, **_MARK)
         for x_bar, number, *tops in zip(x, value, high, marks, strict=True):
             axes.annotate(
-                f"{number:.1f}",
+                f"{number:.{digits}f}",
                 (x_bar, np.nanmax([number, *tops])),
                 xytext=(0, 4 if np.isnan(tops).all() else 7),
                 textcoords="offset points",

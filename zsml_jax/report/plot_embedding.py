@@ -70,10 +70,12 @@ def sphere(
     return figure
 
 
-def _disc_geodesic(a: np.ndarray, b: np.ndarray, points: int = 16) -> np.ndarray:
+def _disc_geodesic(a: np.ndarray, b: np.ndarray, points: int = 65) -> np.ndarray:
     """The geodesic of two points of the disc, by moving the first to the centre, where geodesics are straight."""
     p, q = complex(*a), complex(*b)
     moved = (q - p) / (1 - np.conj(p) * q)
-    straight = np.linspace(0, 1, points) * moved
+    # Even steps of hyperbolic length: of Euclidean length nearly all would lie beside the ends.
+    length = min(abs(moved), 1 - 1e-15)
+    straight = np.tanh(np.linspace(0, 1, points) * np.arctanh(length)) * np.exp(1j * np.angle(moved))
     back = (straight + p) / (1 + np.conj(p) * straight)
     return np.stack([back.real, back.imag], axis=1)
