@@ -45,6 +45,19 @@ def test_the_aggregator_has_the_weights_of_a_thousand_released_steps():
 
 
 @pytest.mark.slow
+def test_a_heuristic_that_never_votes_is_never_kept():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 400)
+    # Four constant columns, on which no stump is sure of anything: they would be the farthest in every later round.
+    x = np.ones((400, 7), np.float32)
+    x[:, :3] = rng.normal(size=(400, 3)) + 0.6 * (2 * truth[:, None] - 1)
+    labels = np.where(np.arange(400) < 100, truth, -1)
+    functions = snuba.fit(x, labels, snuba.Config(rounds=6, families=("stump",)), key=KEY)
+    assert len(functions) == 8
+    assert (np.asarray(functions.fitted_votes) != -1).any(axis=0).all()
+
+
+@pytest.mark.slow
 def test_the_first_round_keeps_the_three_most_often_right_and_later_ones_add_distance():
     functions, x, _, labels = found()
     rows = np.flatnonzero(labels != -1)
