@@ -94,7 +94,7 @@ def tune(
       key: the random key of the folds.
       inverse_penalties: what to choose from.
       folds: parts of the labelled examples, each hidden once.
-      tolerance: of the largest entry of the gradient.
+      tolerance: of the largest entry of the gradient, and C times it where C is above 1.
       max_iterations: L-BFGS steps at most.
 
     Raises:
@@ -103,7 +103,8 @@ def tune(
     x, rows, truth, k = checked_examples(features, labels)
     hidden = hidden_folds(len(rows), folds, key=key)
     x, q = x[rows], jax.nn.one_hot(truth, k)
-    fit = lambda c, given: _fit(x, q, given, c, tolerance, max_iterations)
+    # The gradient grows with C, and so does what rounding leaves of it.
+    fit = lambda c, given: _fit(x, q, given, c, tolerance * jnp.maximum(c, 1), max_iterations)
     given = jnp.asarray(~hidden, x.dtype)
     fitted = jax.vmap(jax.vmap(fit, (None, 0)), (0, None))(jnp.asarray(inverse_penalties, x.dtype), given)
     scores = jnp.einsum("nd,cfdk->cfnk", x, fitted.weights, precision="highest") + fitted.bias[:, :, None]
@@ -160,8 +161,12 @@ def checked_posteriors(posteriors: Float[AnyArray, "n k"], n: int) -> Float[Arra
 @jax.jit
 @jax.default_matmul_precision("highest")
 def _fit(x: Array, q: Array, given: Array, c: Array, tolerance: Array, max_iterations: Array) -> SoftmaxRegression:
-    d, k = x.shape[1], q.shape[1]
+    (n, d), k = x.shape, q.shape[1]
     ridge = 1.0 if k == 2 else 0.5
+    # The penalised weights lie in the span of the rows. Fewer rows than columns are turned into it, which changes no
+    # product and no length, and leaves as many columns as rows.
+    basis = jnp.linalg.qr(x.T)[0] if n < d else None
+    x = x if basis is None else x @ basis
 
     def loss(params: tuple[Array, Array]) -> Array:
         weights, bias = params
@@ -184,7 +189,8 @@ def _fit(x: Array, q: Array, given: Array, c: Array, tolerance: Array, max_itera
         size = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(ahead)]).max()
         return params, opt_state, size, iterations + 1
 
-    start = (jnp.zeros((d, k), x.dtype), jnp.zeros(k, x.dtype))
+    start = (jnp.zeros((x.shape[1], k), x.dtype), jnp.zeros(k, x.dtype))
     state = (start, optimizer.init(start), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
     (weights, bias), _, size, iterations = jax.lax.while_loop(unfinished, step, state)
+    weights = weights if basis is None else basis @ weights
     return SoftmaxRegression(weights, bias, converged=size <= tolerance, iterations=iterations)
