@@ -84,6 +84,21 @@ def test_logarithms_undo_exponentials_and_distances_obey_the_triangle_inequality
     )
 
 
+def test_points_of_the_hyperboloid_stay_where_float32_has_digits(key):
+    x = ambient.lift(jax.random.normal(key, (50, 3)), jnp.float32(-1))
+    for _ in range(30):
+        v = ambient.tangent(x, x + jax.random.normal(key, x.shape), jnp.float32(-1))
+        y = ambient.exp(x, 5 * v / jnp.sqrt(ambient.squared_length(x, v, -1.0))[:, None], jnp.float32(-1))
+        moved = ambient.tangent(y, ambient.transport(x, y, v, jnp.float32(-1)), jnp.float32(-1))
+        np.testing.assert_allclose(ambient.inner(y, y, -1.0), -1, atol=0.25)
+        ratio = ambient.squared_length(y, moved, -1.0) / ambient.squared_length(x, v, -1.0)
+        assert np.isfinite(moved).all() and ratio.max() < 10
+        x = y
+    out = np.arcsinh(np.linalg.norm(x[:, 1:], axis=1))
+    assert out.max() <= ambient.farthest(jnp.float32) * (1 + 1e-6)
+    assert np.median(out) > 0.9 * ambient.farthest(jnp.float32)
+
+
 def test_distances_are_the_closed_forms_along_a_geodesic_through_the_origin(x64):
     t = jnp.array([1e-8, 1e-3, 1.0, 3.0])
     for sign in SIGNS:

@@ -128,6 +128,14 @@ def test_slots_measure_what_the_manifold_measures(reduction):
     np.testing.assert_allclose(found[apart], expected[apart], atol=2e-3)
 
 
+def test_points_that_are_lost_have_no_distortion_to_report(tiny):
+    spec = jax.tree.map(lambda a: a[0], slots.stack([MIXED]))
+    place = _place(tiny, spec, 7)
+    found = slots.distances(spec, place._replace(x=place.x.at[0, 0].set(jnp.nan)))
+    wanted = jax.tree.map(lambda a: a[0], problem.prepare([shapes.tree(2)]))
+    assert np.isnan(found[0]).all() and np.isnan(problem.score(found, wanted).distortion)
+
+
 @pytest.mark.parametrize("some", [False, True])
 def test_gradients_of_distances_are_those_of_the_manifold(some, x64):
     product = Product((("h", 1, 3), ("e", 1, 2), ("s", 2, 2)))

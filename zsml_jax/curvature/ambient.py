@@ -2,13 +2,15 @@ r"""Spaces of curvature -1, 0 and 1 in ambient coordinates: the hyperboloid, Euc
 
 The sign :math:`\sigma` of the curvature is data, so that one program holds factors of all kinds. A point is
 :math:`(x_0, x_1 \ldots x_d)` with :math:`\sigma x_0^2 + \sum_i x_i^2 = \sigma`; Euclidean points have :math:`x_0 = 0`.
-The inner product is :math:`\langle x, y \rangle = \sigma x_0 y_0 + \sum_i x_i y_i`. These coordinates have no boundary
-that float32 could run into, as the Poincaré ball has, and no point at infinity, as the stereographic sphere has.
+The inner product is :math:`\langle x, y \rangle = \sigma x_0 y_0 + \sum_i x_i y_i`. In these coordinates no point of the
+sphere is at infinity, as one of the stereographic sphere is, and float32 reaches farther than in the Poincaré ball.
 
 Points lie along the last axis; ``sign`` broadcasts against the others.
 """
 
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from zsml_jax.curvature import curved_trig
@@ -27,15 +29,34 @@ def inner(x: Float[Array, "*#n d"], y: Float[Array, "*#n d"], sign: Scalar) -> F
 
 
 def project(x: Float[Array, "*n d"], sign: Scalar) -> Float[Array, "*n d"]:
-    """Returns the points of the space: on the sphere scaled to unit length, on the hyperboloid of the same rest."""
+    """Returns the points of the space: on the sphere scaled to unit length, on the hyperboloid of the same rest.
+
+    On the hyperboloid none is farther from the origin than :func:`farthest`.
+    """
     sign = jnp.asarray(sign, x.dtype)
     rest = jnp.sum(x[..., 1:] ** 2, axis=-1)
+    most = _largest_rest(x.dtype)
+    inside = jnp.where((sign < 0) & (rest > most**2), most / jnp.sqrt(jnp.maximum(rest, most**2)), 1)
+    rest = rest * inside**2
     # At the centre of the sphere any direction is as near; the origin is taken.
     length = curved_trig.safe_sqrt(x[..., 0] ** 2 + rest)
     lost = (sign > 0) & (length == 0)
-    scale = jnp.where(sign > 0, 1 / jnp.where(length > 0, length, 1), 1)
+    scale = jnp.where(sign > 0, 1 / jnp.where(length > 0, length, 1), inside)
     first = jnp.where(sign < 0, jnp.sqrt(1 + rest), jnp.where(sign > 0, scale * x[..., 0] + lost, 0))
     return jnp.concatenate([first[..., None], scale[..., None] * x[..., 1:]], axis=-1)
+
+
+def farthest(dtype: DTypeLike) -> float:
+    """Returns the largest distance from the origin of the hyperboloid that points are kept at: 7.3 in float32.
+
+    Products of points lose ``eps cosh(r)^2`` to rounding, about a tenth there; a step from farther out could go
+    anywhere. The Poincaré ball of geoopt ends at 6.2 in float32.
+    """
+    return float(np.arcsinh(_largest_rest(dtype)))
+
+
+def _largest_rest(dtype: DTypeLike) -> float:
+    return float(jnp.finfo(dtype).eps ** -0.5 / 4)
 
 
 def tangent(x: Float[Array, "*n d"], v: Float[Array, "*n d"], sign: Scalar) -> Float[Array, "*n d"]:
@@ -92,6 +113,8 @@ def transport(
     """Returns the parallel transport of v from x to y along the geodesic."""
     sign = jnp.asarray(sign, x.dtype)
     below = 1 + sign * inner(x, y, sign)
+    # One plus the hyperbolic cosine of a length, whatever rounding says.
+    below = jnp.where(sign < 0, jnp.maximum(below, 2), below)
     share = sign * inner(y, v, sign) / jnp.where(jnp.abs(below) < 1e-12, 1, below)
     return v - share[..., None] * (x + y)
 

@@ -100,8 +100,8 @@ def _arcsin_root(q: Array) -> Array:
 
 
 def safe_sqrt(x: Array) -> Array:
-    """Returns the root, with the gradient zero where x is not positive."""
-    positive = x > 0
+    """Returns the root, with the gradient zero where x is zero or less; of NaN it is NaN."""
+    positive = ~(x <= 0)
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 

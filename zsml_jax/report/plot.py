@@ -189,7 +189,9 @@ def lines(
         color = _color(i + 1)
         if len(parts) == 3:
             axes.fill_between(x, parts[1], parts[2], color=color, alpha=0.16, lw=0, zorder=2)
-        axes.plot(x, parts[0], color=color, lw=2.0, marker="o", ms=4, label=name, zorder=3)
+        # So many points that their marks would touch are a line.
+        mark = "o" if len(x) <= 40 else ""
+        axes.plot(x, parts[0], color=color, lw=2.0, marker=mark, ms=4, label=name, zorder=3)
     if log_x:
         axes.set_xscale("log")
         axes.set_xticks(ticks := _spread_out(x), [_short(tick) for tick in ticks])
