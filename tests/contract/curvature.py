@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.contract.case import Case, whole
-from zsml_jax.curvature import ambient, decoder, distortion, gcn, manifold, stereographic
+from zsml_jax.curvature import ambient, decoder, distortion, gcn, manifold, slots, stereographic
 from zsml_jax.curvature.manifold import Product
 
 N, D = 8, 6
@@ -57,6 +57,18 @@ def log_odds(config, split):
     return call
 
 
+def stacked(x):
+    """The same factors as slots of one array."""
+    spec = jax.tree.map(lambda a: a[0], slots.stack([Product((("h", 1, 2), ("e", 1, 2), ("s", 1, 2)))]))
+    parts = jnp.stack([x[:, i : i + 2] for i in (0, 2, 4)])
+    place = slots.Place(ambient.lift(parts, spec.sign[:, None]), jnp.array([0.1, 0.0, -0.2]))
+    return jnp.where(PAIRS, slots.distances(spec, place), 0)
+
+
+def stacked_gradient(x):
+    return jax.grad(lambda x: jnp.sum(jnp.where(PAIRS, (stacked(x) / STEPS - 1) ** 2, 0)))(x)
+
+
 def measures(x):
     found = distances(x)
     return (
@@ -79,6 +91,8 @@ CASES = [
     Case("mobius_addition", lambda x: stereographic.add(x, OTHERS, -0.7), tangents, whole),
     Case("gyromidpoint", lambda x: stereographic.gyromidpoint(x, jnp.arange(1.0, N + 1), 0.4), tangents, whole),
     Case("free_curvature", lambda x: stereographic.distance(x, OTHERS, jnp.mean(x)), tangents, whole),
+    Case("stacked_signatures", stacked, tangents, whole),
+    Case("stacked_gradient", stacked_gradient, tangents),
     Case("embedding_losses", losses, tangents, whole),
     Case("distortion_measures", measures, tangents),
     Case("product_gcn", log_odds(MODEL, True), tangents, whole),

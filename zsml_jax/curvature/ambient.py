@@ -2,8 +2,8 @@ r"""Spaces of curvature -1, 0 and 1 in ambient coordinates: the hyperboloid, Euc
 
 The sign :math:`\sigma` of the curvature is data, so that one program holds factors of all kinds. A point is
 :math:`(x_0, x_1 \ldots x_d)` with :math:`\sigma x_0^2 + \sum_i x_i^2 = \sigma`; Euclidean points have :math:`x_0 = 0`.
-The inner product is :math:`\langle x, y \rangle = \sigma x_0 y_0 + \sum_i x_i y_i`. In these coordinates no point of the
-sphere is at infinity, as one of the stereographic sphere is, and float32 reaches farther than in the Poincaré ball.
+The inner product is :math:`\langle x, y \rangle = \sigma x_0 y_0 + \sum_i x_i y_i`. In these coordinates no point of
+the sphere is at infinity, as one of the stereographic sphere is, and float32 reaches farther than in the Poincaré ball.
 
 Points lie along the last axis; ``sign`` broadcasts against the others.
 """

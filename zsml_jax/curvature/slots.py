@@ -82,15 +82,14 @@ def distances(
 
     Below a thousandth of the unit they are as rough as float32 products are.
     """
-    x, scale = place.x, jnp.exp(place.log_scale)
+    x, scale, same = place.x, jnp.exp(place.log_scale), rows is None
+    first = x if rows is None else rows
     if reduction == "l2":
-        return safe_sqrt(
-            _squared_lengths(scale**2 * slots.used, x if rows is None else rows, x, slots.sign, rows is None)
-        )
-    quarter, _ = _chords(x if rows is None else rows, x, slots.sign)
+        return safe_sqrt(_squared_lengths(scale**2 * slots.used, first, x, slots.sign, same))
+    quarter, _ = _chords(first, x, slots.sign)
     each = scale[:, None, None] * twice_arcsin(quarter, slots.sign[:, None, None])
     if reduction == "l1":
-        return jnp.einsum("krn,k->rn", each, slots.used)
+        return jnp.sum(each * slots.used[:, None, None], axis=0)
     if reduction == "min":
         return jnp.min(jnp.where(slots.used[:, None, None] > 0, each, jnp.inf), axis=0)
     raise ValueError(f"reduction must be 'l2', 'l1' or 'min', got {reduction!r}")
@@ -99,7 +98,7 @@ def distances(
 def _chords(rows: Array, x: Array, sign: Array) -> tuple[Array, Array]:
     """Returns a quarter of the squared chord of each pair in each slot, and the metric, ``(slots, 1, width)``."""
     metric = jnp.ones((len(sign), 1, x.shape[-1]), x.dtype).at[..., 0].set(sign[:, None])
-    products = jnp.einsum("krd,knd->krn", rows, metric * x)
+    products = jnp.einsum("krd,knd->krn", rows, metric * x, precision="highest")
     flat = lambda p: jnp.where(sign[:, None] == 0, jnp.sum(p**2, axis=-1), sign[:, None])
     return jnp.maximum((flat(rows)[:, :, None] + flat(x)[:, None, :] - 2 * products) / 4, 0), metric
 
@@ -140,7 +139,8 @@ def _squared_lengths_backward(
 
     def of_points(of_quarter: Array, points: Array, others: Array) -> Array:
         own = jnp.sum(of_quarter, axis=2, keepdims=True) * points
-        return jnp.where(flat, own, 0) - metric * jnp.einsum("krn,knd->krd", of_quarter, others)
+        across = jnp.einsum("krn,knd->krd", of_quarter, others, precision="highest")
+        return jnp.where(flat, own, 0) - metric * across
 
     of_rows = of_points(of_quarter, rows, x)
     of_x = jnp.zeros_like(x) if same else of_points(jnp.swapaxes(of_quarter, 1, 2), x, rows)
