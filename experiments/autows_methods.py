@@ -23,8 +23,8 @@ from zsml_jax.weaksup import (
 )
 from zsml_jax.weaksup.functions import LabelingFunctions
 
-#: Rows that Snuba measures the overlap of its functions on.
-_COVERAGE_ROWS = 5000
+#: Rows that Snuba measures the overlap of its functions on: shares to 1.6 points, beside accuracies on a hundred labels.
+_COVERAGE_ROWS = 1000
 
 
 def measure(problem: Problem, method: str, *, count: int, stratified: bool, seed: int) -> dict[str, float | None]:
