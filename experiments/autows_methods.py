@@ -23,7 +23,7 @@ from zsml_jax.weaksup import (
 )
 from zsml_jax.weaksup.functions import LabelingFunctions
 
-#: Rows that Snuba measures the overlap of its functions on: shares to 1.6 points, beside accuracies on a hundred labels.
+#: Rows that Snuba measures the overlap of its functions on: shares to 1.6 points, beside accuracies on 100 labels.
 _COVERAGE_ROWS = 1000
 
 
