@@ -6,9 +6,8 @@ One graph of 114 nodes, the mean size of HumanCyc's pathways, under all 63 signa
 mcneela/Mixed-Curvature-Pathways) runs as its sweep script has it: an epoch is 57 steps of 32 of 16 pairs a node. geoopt
 does our own updates: an epoch is one step of Riemannian Adam on all pairs, of which there are seven times as many. Both
 are timed on a few epochs of every signature and scaled up; their kernels are compiled ahead of time, ours are not, so
-that our first run, compilations included, is told too. Then 100 graphs in one
-program against one after the other, a step of the product GCN against dense torch, and 10,000 nodes by sampled pairs
-with the peak memory of a fresh process.
+that our first run, compilations included, is told too. Then 100 graphs in one program against one after the other, a
+step of the product GCN against dense torch, and 10,000 nodes by sampled pairs with the peak memory of a fresh process.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import functools
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,13 +74,18 @@ def geoopt_epochs(graph: Graph, products: list[Product], epochs: int) -> None:
             rule.step()
 
 
-def released_epochs(folder: Path, graph: Graph, products: list[Product], epochs: int) -> None:
-    """The released loop at the settings of its sweep script, with the released model and parameters."""
-    import torch
-
+def released_classes(folder: Path) -> tuple[Any, Any]:
+    """The released model and the base class of its parameters, from their files alone."""
     sys.path.insert(0, str(folder / "pytorch"))
     from hyperbolic_models import ProductEmbedding  # pyrefly: ignore[missing-import]
     from hyperbolic_parameter import RParameter  # pyrefly: ignore[missing-import]
+
+    return ProductEmbedding, RParameter
+
+
+def released_epochs(model_of: Any, parameter: Any, graph: Graph, products: list[Product], epochs: int) -> None:
+    """The released loop at the settings of its sweep script, with the released model and parameters."""
+    import torch
 
     wanted, near, rng = graph.distances(), graph.adjacency(), np.random.default_rng(0)
     rows = []
@@ -94,20 +99,20 @@ def released_epochs(folder: Path, graph: Graph, products: list[Product], epochs:
     for product in products:
         size = {group.kind: (group.dim, group.copies) for group in product.factors}
         args = [number for kind in "hes" for number in size.get(kind, (1, 0))]
-        model = ProductEmbedding(len(graph), *args)
+        model = model_of(len(graph), *args)
         model.normalize()
         curved = [p for p in model.embed_params if p.use_exp]
         flat = [p for p in model.embed_params if not p.use_exp]
-        optimizer = torch.optim.SGD([{"params": flat}] if flat else curved, lr=1e-4)
+        rule = torch.optim.SGD(flat, lr=1e-4) if flat else None
         batches = torch.utils.data.DataLoader(rows, 2, shuffle=True, collate_fn=collate)
         for _ in range(epochs):
             for batch in batches:
                 for p in (*curved, *flat):
                     p.grad = None
                 model.loss(batch).backward()
-                RParameter.correct_metric(model.parameters())
-                if flat:
-                    optimizer.step()
+                parameter.correct_metric(model.parameters())
+                if rule is not None:
+                    rule.step()
                 for p in curved:
                     p.exp(1e-4)
                 model.normalize()
@@ -198,7 +203,7 @@ def main() -> None:
     print(f"{NODES} nodes, 63 signatures, {args.epochs} epochs: ours {again:.1f} s (first {first:.1f} s)", flush=True)
     peers = {"geoopt": geoopt_epochs}
     if args.released is not None:
-        peers["released"] = functools.partial(released_epochs, args.released)
+        peers["released"] = functools.partial(released_epochs, *released_classes(args.released))
     for name, epochs in peers.items():
         epochs(graph, products[:4], 1)
         some = functools.partial(epochs, graph, products, args.peer_epochs)

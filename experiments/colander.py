@@ -77,8 +77,9 @@ def check(config: Cells) -> None:
 
 def settings(config: Cells, problem: Problem, objective: Objective, name: str) -> Config:
     """Returns the settings of a cell, of the bound or of a baseline."""
-    released = config.released and RELEASED[config.released][objective]._asdict()
-    told = dataclasses.replace(config, **released) if released else config
+    told = config
+    if config.released:
+        told = dataclasses.replace(config, **RELEASED[config.released][objective]._asdict())
     # The repaired Colander keeps the penalty of its own.
     function = confidence(config if name == "Colander" else told, name)
     training = Training(

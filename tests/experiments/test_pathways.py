@@ -89,10 +89,10 @@ def test_the_verdict_on_edges_pairs_the_graphs_of_two_models():
     rng = np.random.default_rng(0)
     models = {"product GCN": 1.0, "kappa-GCN": 1.0, "GCN": -1.0, "Adamic-Adar": 1.0}
 
-    graphs = rng.normal(size=(6, 2, 30))
+    noise = rng.normal(size=(6, 2, 30))
     # Two models that score alike differ by nothing in every resample, and so by no more than nothing.
     areas = {
-        name: pathways_report.pooled([(a + shift, b) for a, b in graphs], ranking.roc_auc, seed=0)
+        name: pathways_report.pooled([(a + shift, b) for a, b in noise], ranking.roc_auc, seed=0)
         for name, shift in models.items()
     }
     assert areas["product GCN"].bounds()[1] > areas["GCN"].bounds()[2]

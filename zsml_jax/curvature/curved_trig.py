@@ -17,9 +17,10 @@ from zsml_jax.typing import Array
 
 #: Of arcsin(sqrt(q)) / sqrt(q) for q from 0 to a half, to 1e-9.
 _ARCSIN_ROOT = tuple(
-    Chebyshev.interpolate(lambda q: np.arcsin(np.sqrt(q)) / np.sqrt(q), 9, domain=(0.0, 0.5))
+    float(coefficient)
+    for coefficient in Chebyshev.interpolate(lambda q: np.arcsin(np.sqrt(q)) / np.sqrt(q), 9, domain=(0.0, 0.5))
     .convert(kind=Polynomial)
-    .coef.tolist()
+    .coef
 )
 _TAN = (1.0, 1 / 3, 2 / 15, 17 / 315, 62 / 2835, 1382 / 155925)
 _ARCTAN = (1.0, -1 / 3, 1 / 5, -1 / 7, 1 / 9, -1 / 11)
@@ -75,12 +76,15 @@ def twice_arcsin(q: Array, sign: Array) -> Array:
 
 @twice_arcsin.defjvp
 def _twice_arcsin_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-    q, sign = primals
+    return twice_arcsin(*primals), twice_arcsin_rate(*primals) * tangents[0]
+
+
+def twice_arcsin_rate(q: Array, sign: Array) -> Array:
+    """Returns the derivative of :func:`twice_arcsin` by q, zero where there is none."""
     slope = q * (1 - sign * q)
     # Below this, q is rounding error of the products that it comes from.
     inside = slope > jnp.finfo(q.dtype).tiny
-    rate = jnp.where(inside, jax.lax.rsqrt(jnp.where(inside, slope, 1)), 0)
-    return twice_arcsin(q, sign), rate * tangents[0]
+    return jnp.where(inside, jax.lax.rsqrt(jnp.where(inside, slope, 1)), 0)
 
 
 def _arcsin_root(q: Array) -> Array:
@@ -92,10 +96,7 @@ def _arcsin_root(q: Array) -> Array:
         return jnp.arctan2(jnp.sqrt(q), jnp.sqrt(jnp.maximum(1 - q, 0)))
     # Beyond a half it is measured from the other end, where the function is as flat.
     near = jnp.clip(jnp.minimum(q, 1 - q), 0)
-    total = jnp.full_like(q, _ARCSIN_ROOT[-1])
-    for coefficient in reversed(_ARCSIN_ROOT[:-1]):
-        total = total * near + coefficient
-    total = jnp.sqrt(near) * total
+    total = jnp.sqrt(near) * _polynomial(_ARCSIN_ROOT, near)
     return jnp.where(q > 0.5, jnp.pi / 2 - total, total)
 
 
@@ -105,16 +106,21 @@ def safe_sqrt(x: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
+def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
+    """The polynomial of the coefficients, the constant first, by Horner's rule."""
+    total = jnp.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
+
+
 def _joined(
     z: Array, series: Sequence[float], positive: Callable[[Array], Array], negative: Callable[[Array], Array]
 ) -> Array:
     """The series near zero, where the six terms are exact to the dtype, and the functions of the root elsewhere."""
     near = jnp.abs(z) < (1e-3 if z.dtype == jnp.float64 else 0.05)
     above, below = ~near & (z > 0), ~near & (z < 0)
-    small = jnp.where(near, z, 0)
-    total = jnp.full_like(z, series[-1])
-    for coefficient in reversed(series[:-1]):
-        total = total * small + coefficient
+    total = _polynomial(series, jnp.where(near, z, 0))
     # What a branch must not see becomes 1, so that it cannot make a NaN in the gradient.
     total = jnp.where(above, positive(jnp.sqrt(jnp.where(above, z, 1))), total)
     return jnp.where(below, negative(jnp.sqrt(jnp.where(below, -z, 1))), total)

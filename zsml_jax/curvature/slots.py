@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from zsml_jax.curvature import ambient
-from zsml_jax.curvature.curved_trig import safe_sqrt, twice_arcsin
+from zsml_jax.curvature.curved_trig import safe_sqrt, twice_arcsin, twice_arcsin_rate
 from zsml_jax.curvature.manifold import Curvatures, Points, Product, Reduction
 from zsml_jax.typing import Array, Key, Scalar
 
@@ -127,11 +127,9 @@ def _squared_lengths_backward(
 ) -> tuple[Array, Array, Array, Array]:
     weights, rows, x, sign, metric, quarter, lengths = kept
     of_weights = jnp.sum(cotangent * lengths**2, axis=(1, 2))
-    slope = quarter * (1 - sign[:, None, None] * quarter)
-    inside = slope > jnp.finfo(slope.dtype).tiny
-    # The limit at equal points is 4, and the gradient beyond the antipode is left out as in twice_arcsin.
-    limit = jnp.where(quarter < 0.5, 4.0, 0.0)
-    rate = jnp.where(inside, 2 * lengths * jax.lax.rsqrt(jnp.where(inside, slope, 1)), limit)
+    steep = twice_arcsin_rate(quarter, sign[:, None, None])
+    # The limit at equal points is 4; beyond the antipode there is no gradient.
+    rate = jnp.where(steep > 0, 2 * lengths * steep, jnp.where(quarter < 0.5, 4.0, 0.0))
     if same:
         cotangent = cotangent + cotangent.T
     of_quarter = cotangent * weights[:, None, None] * rate / 2
