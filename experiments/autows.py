@@ -14,7 +14,7 @@ import functools
 import itertools
 from pathlib import Path
 
-from experiments import autows_data, autows_features, autows_methods, autows_report, runner
+from experiments import autows_data, autows_features, autows_methods, autows_report, programs, runner
 from experiments.autows_features import Problem
 from zsml_jax.report import RunFolder, progress
 
@@ -54,7 +54,12 @@ def run(config: Config, folder: RunFolder) -> None:
     """Runs the cells that are not in the folder yet, and reports."""
     with runner.refusals():
         check(config)
-    load = functools.lru_cache(maxsize=1)(functools.partial(problem_of, config))
+
+    @functools.lru_cache(maxsize=1)
+    def load(dataset: str, kind: str) -> Problem:
+        programs.forget_when_many()
+        return problem_of(config, dataset, kind)
+
     results = {}
     cells = cells_of(config)
     for dataset, kind, method, seed in progress(cells, "cells", every=1 if len(cells) <= 100 else None):

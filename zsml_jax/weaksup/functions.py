@@ -69,7 +69,11 @@ def targeted(votes: Int[Array, "n m"], target: Int[Array, " m"], kept: Bool[Arra
 
 def without_empty_places(functions: LabelingFunctions) -> LabelingFunctions:
     """Returns the set with the functions that are kept, and no others; not under ``jit``."""
-    rows = np.flatnonzero(np.asarray(functions.kept))
+    return _taken(functions, np.flatnonzero(np.asarray(functions.kept)))
+
+
+@jax.jit
+def _taken(functions: LabelingFunctions, rows: Int[Array, " m"]) -> LabelingFunctions:
     part = lambda leaf: jnp.asarray(leaf)[rows]
     return dataclasses.replace(
         functions,

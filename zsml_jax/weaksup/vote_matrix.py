@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from zsml_jax.evaluate.validation import check_indices, is_traced
 from zsml_jax.typing import AnyArray, Array, PyTree
 
 #: The vote of a function that says nothing.
@@ -42,7 +43,7 @@ def checked_votes(votes: Int[AnyArray, "n m"], k: int, *, at_least: int = 1) -> 
         raise ValueError(f"votes must hold integers, got dtype {jnp.result_type(votes)}")
     if shape[1] < at_least:
         raise ValueError(f"votes must come from at least {at_least} functions, got {shape[1]}")
-    if not isinstance(votes, jax.core.Tracer):
+    if not is_traced(votes):
         low, high = int(votes.min()), int(votes.max())
         if low < ABSTAIN or high >= k:
             raise ValueError(f"votes must lie between -1 (abstain) and {k - 1}, got values from {low} to {high}")
@@ -63,16 +64,10 @@ def checked_labels(labels: Int[AnyArray, " n"], n: int, k: int, *, every_class: 
     Raises:
       ValueError: if the labels are of another shape, no integers, out of range, or leave out a class that needs one.
     """
-    if np.shape(labels) != (n,) or n == 0:
-        raise ValueError(f"labels must have shape ({n},) and not be empty, got shape {np.shape(labels)}")
-    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(f"labels must hold integers, got dtype {jnp.result_type(labels)}")
-    if not isinstance(labels, jax.core.Tracer):
-        values = np.asarray(labels)
-        if values.min() < 0 or values.max() >= k:
-            raise ValueError(f"labels must lie between 0 and {k - 1}, got {values.min()} to {values.max()}")
-        missing = np.setdiff1d(np.arange(k), values)
-        if every_class and len(missing):
+    check_indices(labels, n, k, "labels")
+    if every_class and not is_traced(labels):
+        missing = np.setdiff1d(np.arange(k), np.asarray(labels))
+        if len(missing):
             raise ValueError(f"labels must hold every class at least once; there is none of class {missing.tolist()}")
     return jnp.asarray(labels)
 
@@ -95,7 +90,7 @@ def checked_features(features: Float[AnyArray, "n d"], *, name: str = "features"
         raise ValueError(f"{name} must have {d} columns, as what was fitted, got shape {shape}")
     if not jnp.issubdtype(jnp.result_type(features), jnp.floating):
         raise ValueError(f"{name} must hold floats, got dtype {jnp.result_type(features)}")
-    if not isinstance(features, jax.core.Tracer) and not np.isfinite(sums := np.asarray(features).sum(axis=1)).all():
+    if not is_traced(features) and not np.isfinite(sums := np.asarray(features).sum(axis=1)).all():
         row = int(np.argmin(np.isfinite(sums)))
         raise ValueError(f"{name} must be finite; row {row} is not")
     return jnp.asarray(features, jnp.float32)
@@ -111,7 +106,7 @@ def checked_balance(class_balance: AnyArray | None, k: int) -> Float[Array, " k"
         return jnp.full(k, 1 / k)
     if np.shape(class_balance) != (k,):
         raise ValueError(f"class_balance must have shape ({k},), got shape {np.shape(class_balance)}")
-    if not isinstance(class_balance, jax.core.Tracer):
+    if not is_traced(class_balance):
         values = np.asarray(class_balance, np.float64)
         if not (values > 0).all() or abs(values.sum() - 1) > 1e-4:
             raise ValueError(f"class_balance must be positive and sum to 1 within 1e-4, got {values.tolist()}")

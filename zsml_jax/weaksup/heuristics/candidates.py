@@ -41,6 +41,7 @@ class Candidates:
         """Returns the class probabilities of each example by each heuristic."""
         return jnp.concatenate([part.probs(features) for part in self.parts], axis=1)
 
+    @jax.jit
     def take(self, numbers: Int[Array, " m"]) -> "Chosen":
         """Returns the heuristics of these numbers."""
         starts = np.cumsum((0, *self.sizes))
@@ -68,6 +69,7 @@ class Chosen:
             first = jnp.where((self.part == number)[:, None], probs, first)
         return first
 
+    @jax.jit
     def take(self, rows: Int[AnyArray, " m"]) -> "Chosen":
         """Returns these rows."""
         return Chosen(jnp.asarray(self.part)[rows], tuple(_rows(part, rows) for part in self.parts))
