@@ -11,6 +11,9 @@ from experiments import autows_features
 from experiments.autows_features import Problem
 from zsml_jax.typing import Key
 from zsml_jax.weaksup import (
+    ABSTAIN,
+    LabelingFunctions,
+    NoFunctionsError,
     affinity,
     foundation_votes,
     goggles,
@@ -21,7 +24,6 @@ from zsml_jax.weaksup import (
     snuba,
     softmax_regression,
 )
-from zsml_jax.weaksup.functions import LabelingFunctions
 
 #: Rows that Snuba measures the overlap of its functions on: shares to 1.6 points, beside accuracies on 100 labels.
 _COVERAGE_ROWS = 1000
@@ -64,17 +66,23 @@ def applies(method: str, kind: str) -> bool:
 
 
 def _functions(find: Callable[..., LabelingFunctions]) -> Callable:
-    """Finds functions, and turns their votes into labels by Snorkel's label model, or by counting fewer than three."""
+    """Finds functions, and turns their votes into labels by Snorkel's label model, or by counting fewer than three.
+
+    Where no heuristic is sure enough to vote, nothing is labelled.
+    """
 
     def run(problem: Problem, labels: np.ndarray, counts: np.ndarray, key: Key) -> tuple[Any, Any, Any]:
-        functions = find(problem.x, labels, key=key)
+        try:
+            functions = find(problem.x, labels, key=key)
+        except NoFunctionsError:
+            return np.full(len(problem.test_y), ABSTAIN), None, None
         k, votes = len(counts), functions.votes(problem.test_x)
         balance = (counts + 1) / (counts + 1).sum()
         if len(functions) >= 3:
             model = label_model.metal.fit(functions.fitted_votes, k, class_balance=balance)
         else:
             model = label_model.majority_vote.fit(functions.fitted_votes, k)
-        voted = np.asarray((functions.fitted_votes != -1).any(axis=1))
+        voted = np.asarray((functions.fitted_votes != ABSTAIN).any(axis=1))
         return model.predict(votes), model.posterior(functions.fitted_votes), voted
 
     return run

@@ -128,6 +128,15 @@ def test_every_method_labels_better_than_a_guess(method):
     assert found["end_model"] is None or found["end_model"] > 0.5
 
 
+@pytest.mark.parametrize("method", ["snuba", "snuba_multipolar", "iws"])
+def test_features_that_tell_nothing_are_labelled_by_none_and_stop_no_grid(method):
+    x, y = np.repeat(np.arange(30.0, dtype=np.float32), 4)[:, None], np.tile([0, 1], 60)
+    # Numbers of two columns, of which neighbours, too, know nothing.
+    problem = Problem(np.hstack([x, x]), y, np.hstack([x, x]), y)
+    found = autows_methods.measure(problem, method, count=len(y), stratified=True, seed=0)
+    assert found == {"accuracy": None, "coverage": 0.0, "adjusted": 0.5, "end_model": None}
+
+
 def test_principal_components_see_the_test_examples_only_when_asked():
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(30, 5)), 3 + rng.normal(size=(20, 5))

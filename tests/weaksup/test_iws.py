@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.weaksup.partly import KEY, blobs
-from zsml_jax.weaksup import iws, usefulness
+from zsml_jax.weaksup import NoFunctionsError, iws, usefulness
 
 FEW = iws.Config(queries=2, first_queries=2, ensemble=5)
 
@@ -82,6 +82,14 @@ def test_a_person_answers_at_the_terminal(monkeypatch, capsys):
     question = iws.Question(3, "stump", (1,), 0.25, 0.9, "stump on feature 1 at 0.5")
     assert iws.ask_at_terminal(question) is True
     assert "stump on feature 1 at 0.5" in capsys.readouterr().out
+
+
+def test_candidates_that_are_all_silent_are_refused():
+    # Two classes that alternate: every probability is a half, inside of every abstain band.
+    x, labels = np.repeat(np.arange(20.0, dtype=np.float32), 2)[:, None], np.tile([0, 1], 20)
+    config = iws.Config(families=("stump", "logistic"), queries=1, first_queries=1)
+    with pytest.raises(NoFunctionsError, match="no heuristic is sure enough of any example to vote on it"):
+        iws.fit(x, labels, config, key=KEY)
 
 
 def test_bad_config_is_refused(unchecked_types):

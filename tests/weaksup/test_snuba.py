@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.weaksup.partly import KEY, blobs
+from zsml_jax import weaksup
 from zsml_jax.train import checkpoint
 from zsml_jax.weaksup import aggregator, snuba
 from zsml_jax.weaksup.functions import LabelingFunctions
@@ -55,6 +56,15 @@ def test_a_heuristic_that_never_votes_is_never_kept():
     functions = snuba.fit(x, labels, snuba.Config(rounds=6, families=("stump",)), key=KEY)
     assert len(functions) == 8
     assert (np.asarray(functions.fitted_votes) != -1).any(axis=0).all()
+
+
+@pytest.mark.parametrize("polarity", ["unipolar", "multipolar"])
+def test_features_that_tell_nothing_are_refused(polarity):
+    # Two classes that alternate: every probability is a half, inside of every abstain band.
+    x, labels = np.repeat(np.arange(20.0, dtype=np.float32), 2)[:, None], np.tile([0, 1], 20)
+    config = snuba.Config(polarity=polarity, families=("stump", "logistic"), rounds=3)
+    with pytest.raises(weaksup.NoFunctionsError, match="no heuristic is sure enough of any example to vote on it"):
+        snuba.fit(x, labels, config, key=KEY)
 
 
 @pytest.mark.slow

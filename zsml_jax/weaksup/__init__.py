@@ -25,13 +25,14 @@ from zsml_jax.weaksup import (
 )
 from zsml_jax.weaksup.analysis import Analysis, analyze
 from zsml_jax.weaksup.applying import apply
-from zsml_jax.weaksup.functions import LabelingFunctions
+from zsml_jax.weaksup.functions import LabelingFunctions, NoFunctionsError
 from zsml_jax.weaksup.vote_matrix import ABSTAIN
 
 __all__ = [
     "ABSTAIN",
     "Analysis",
     "LabelingFunctions",
+    "NoFunctionsError",
     "affinity",
     "analyze",
     "apply",

@@ -15,6 +15,16 @@ from zsml_jax.weaksup.heuristics.candidates import Chosen
 from zsml_jax.weaksup.vote_matrix import ABSTAIN, checked_features, mapped_over_rows
 
 
+class NoFunctionsError(ValueError):
+    """No heuristic is sure enough of any example to vote on it."""
+
+    def __init__(self):
+        super().__init__(
+            "no heuristic is sure enough of any example to vote on it; give features that tell the classes apart, or "
+            "more labels"
+        )
+
+
 @flax.struct.dataclass
 class LabelingFunctions:
     """m heuristics with abstain bands, a pytree.
@@ -68,8 +78,15 @@ def targeted(votes: Int[Array, "n m"], target: Int[Array, " m"], kept: Bool[Arra
 
 
 def without_empty_places(functions: LabelingFunctions) -> LabelingFunctions:
-    """Returns the set with the functions that are kept, and no others; not under ``jit``."""
-    return _taken(functions, np.flatnonzero(np.asarray(functions.kept)))
+    """Returns the set with the functions that are kept, and no others; not under ``jit``.
+
+    Raises:
+      NoFunctionsError: if none is kept.
+    """
+    rows = np.flatnonzero(np.asarray(functions.kept))
+    if not len(rows):
+        raise NoFunctionsError
+    return _taken(functions, rows)
 
 
 @jax.jit

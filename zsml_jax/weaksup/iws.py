@@ -96,6 +96,7 @@ def fit(
       The functions.
 
     Raises:
+      NoFunctionsError: if no candidate is sure enough of any example to vote on it.
       ValueError: if features or labels are not sound, a class has no label, or there are fewer candidates than
         questions.
     """
@@ -113,6 +114,8 @@ def fit(
     described = usefulness.describe(votes, k)
     asked = [int(j) for j in jax.random.permutation(first_key, h)[: config.first_queries]]
     silent = np.asarray((votes == ABSTAIN).all(axis=0))
+    if silent.all():
+        raise function_sets.NoFunctionsError
     answer = functools.partial(_answer, expert, found, widths, np.asarray(accuracy), np.asarray(coverage), config)
     answers = [answer(j) for j in asked]
     for i in range(config.queries):

@@ -40,7 +40,7 @@ class Config:
       polarity: of three and more classes; two classes need none.
       families: the classifiers to choose from.
       rounds: at most.
-      first_keep: functions that the first round keeps; the others keep one each.
+      first_keep: functions that the first round keeps, if there are as many; the others keep one each.
       cardinality: the largest number of features of a classifier.
       max_combinations: of each size, drawn at random; 0 takes all.
       coverage_rows: how many examples the Jaccard distance is measured on, drawn at random; 0 takes all.
@@ -62,11 +62,6 @@ class Config:
         if self.max_combinations < 0 or self.coverage_rows < 0:
             given = f"{self.max_combinations} and {self.coverage_rows}"
             raise ValueError(f"max_combinations and coverage_rows must not be negative, got {given}")
-
-    @property
-    def places(self) -> int:
-        """The functions at most."""
-        return self.first_keep + self.rounds - 1
 
 
 class _State(NamedTuple):
@@ -91,9 +86,10 @@ def fit(
       key: the random key of what is drawn.
 
     Returns:
-      The functions, at most ``config.places`` of them, of each class if unipolar.
+      The functions, at most ``first_keep + rounds - 1`` of them, of each class if unipolar; each votes on some example.
 
     Raises:
+      NoFunctionsError: if no heuristic is sure enough of any example to vote on it.
       ValueError: if features or labels are not sound, a class has no label, or the config asks for what cannot be.
     """
     config = config or Config()
@@ -132,6 +128,10 @@ def _fit(
     x_labelled, x_covered = x[labelled], x[rows]
     fit_all = lambda weights: candidates.fit(x_labelled, labels, weights, k, config.families, columns)
 
+    nothing = jax.tree.map(jnp.zeros_like, fit_all(jnp.ones(n_labelled)))  # only its shapes are read
+    keep = min(config.first_keep, sum(nothing.sizes))
+    places = keep + config.rounds - 1 + keep - 1  # the last round, too, writes as many as the first
+
     def round_of(state: _State) -> _State:
         found = fit_all(state.vague.astype(x.dtype))
         probs = found.probs(x_labelled)
@@ -143,12 +143,12 @@ def _fit(
         # A function that never votes is as far from the others as can be, and would win over any that is right.
         score = jnp.where((votes != ABSTAIN).any(axis=0), (right + distance) / 2, -jnp.inf)
         # The same program serves all rounds: each writes as many as the first one keeps, and counts those it keeps.
-        best = jax.lax.top_k(score, config.first_keep)[1]
-        count = state.count + jnp.where(state.rounds == 0, config.first_keep, 1)
+        best = jax.lax.top_k(score, keep)[1]
+        count = state.count + jnp.where(state.rounds == 0, keep, 1)
         chosen, width = found.take(best), widths[best]
         write = lambda old, new, axis: jax.lax.dynamic_update_slice_in_dim(old, new, state.count, axis=axis)
         kept = jnp.arange(places) < count
-        every, none = jnp.full(config.first_keep, ABSTAIN), state.votes[:0, : config.first_keep]
+        every, none = jnp.full(keep, ABSTAIN), state.votes[:0, :keep]
         added = LabelingFunctions(chosen, width, every, jnp.ones_like(every, bool), prior, none, x.shape[1])
         votes_now = jnp.where(kept, write(state.votes, function_sets.vote(added, x), 1), ABSTAIN)
         labelled_now = jnp.where(kept, write(state.labelled_votes, votes[:, best].astype(jnp.int8), 1), ABSTAIN)
@@ -162,8 +162,6 @@ def _fit(
             rounds=state.rounds + 1,
         )
 
-    places = config.places + config.first_keep - 1
-    nothing = jax.tree.map(jnp.zeros_like, fit_all(jnp.ones(n_labelled)))  # only its shapes are read
     first = _State(
         chosen=_with_points(nothing.take(jnp.zeros(places, int)), x_labelled),
         widths=jnp.zeros(places, x.dtype),
@@ -175,15 +173,15 @@ def _fit(
     )
     unfinished = lambda state: state.vague.any() & (state.rounds < config.rounds)
     last = jax.lax.while_loop(unfinished, round_of, first)
-    kept = jnp.arange(places) < last.count
     targets = jnp.full(places, target)
+    votes = function_sets.targeted(last.votes, targets, jnp.arange(places) < last.count)
     return LabelingFunctions(
         heuristics=last.chosen,
         widths=last.widths,
         target=targets,
-        kept=kept,
+        kept=(votes != ABSTAIN).any(axis=0),
         prior=prior,
-        fitted_votes=function_sets.targeted(last.votes, targets, kept).astype(jnp.int8),
+        fitted_votes=votes.astype(jnp.int8),
         n_features=x.shape[1],
     )
 
