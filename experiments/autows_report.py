@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.otter import bounds
-from zsml_jax import evaluate
+from experiments.otter import share_bounds
 from zsml_jax.report import Column, Document, RunFolder, Table, plot, rank_plot
 from zsml_jax.weaksup import comparison
 
@@ -25,8 +24,9 @@ def write(folder: RunFolder, results: Results, *, seeds: int, labels: int) -> No
     document.text(
         f"{labels} labelled training examples, drawn {seeds} times; brackets are 95 % t intervals over the draws. "
         "Accuracy counts the test examples that a method labels, coverage is their share, and the adjusted accuracy "
-        "counts all, the others as the most frequent class. The end model is a softmax regression on the posterior of "
-        "the training examples. Published figures are single runs with the first 100 validation labels."
+        "counts all, the others as the most frequent class; a draw that labels nothing has no accuracy. The end model "
+        "is a softmax regression on the posterior of the training examples. Published figures are single runs with the "
+        "first 100 validation labels."
     )
     means = {}
     for dataset in dict.fromkeys(cell[0] for cell in results):
@@ -79,6 +79,4 @@ def _compare(document: Document, means: Mapping[tuple[str, str, str], float]) ->
 
 def _interval(values: list[float | None]) -> Any:
     given = [value for value in values if value is not None]
-    if len(given) < len(values):
-        return None
-    return bounds(evaluate.seed_interval(np.array(given)))
+    return share_bounds(given) if len(given) > 1 else None

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.colander_config import Cells, UnitBall
 from experiments.colander_problems import Problem
 from experiments.colander_simulation import RULES, violations
-from experiments.otter import bounds
+from experiments.otter import bounds, share_bounds
 from zsml_jax import evaluate
 from zsml_jax.report import Column, Document, RunFolder, Table, plot
 
@@ -297,7 +297,7 @@ def _row(runs: Runs, error: float) -> tuple[Any, Any, float]:
 
 
 def _interval(runs: Runs, field: str) -> tuple[float, float, float]:
-    return bounds(evaluate.seed_interval(np.array([run[field] for run in runs])))
+    return share_bounds([run[field] for run in runs])
 
 
 def _difference(ours: Runs, theirs: Runs, field: str) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ without its labels, for the points that R-OTTER is fitted on. All accuracies are
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -239,6 +239,12 @@ def bounds(interval: Mapping[str, float] | evaluate.Interval) -> tuple[float, fl
     fields = interval if isinstance(interval, Mapping) else interval._asdict()
     value, low, high = (float(x) for x in list(fields.values())[:3])
     return value, low, high
+
+
+def share_bounds(shares: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the mean of shares over seeds with the ends of Student's interval, as far as shares can go."""
+    value, low, high = bounds(evaluate.seed_interval(np.array(shares)))
+    return value, max(low, 0.0), min(high, 1.0)
 
 
 if __name__ == "__main__":
