@@ -290,7 +290,11 @@ def _outputs(config: Config, params: PyTree, features: PyTree) -> Outputs:
 
 
 def _calibration_rows(config: Config) -> int:
-    return config.roles.total if config.reuse else config.roles.calibration
+    """How many points fit the confidence function; at most, where they are drawn anew from all with roles."""
+    roles = config.roles
+    if not config.reuse:
+        return roles.calibration
+    return -(-roles.total * roles.calibration // (roles.calibration + roles.threshold))
 
 
 def _parts(state: TBALState, config: Config, key: Key) -> tuple[training.Held, training.Held, training.Held]:
@@ -300,11 +304,11 @@ def _parts(state: TBALState, config: Config, key: Key) -> tuple[training.Held, t
     labels = state.known[state.held]
     if config.reuse:
         draw = jnp.where(weights > 0, jax.random.uniform(key, weights.shape), jnp.inf)
-        rank = jnp.argsort(jnp.argsort(draw))
-        share = roles.calibration / (roles.calibration + roles.threshold)
-        early = rank < weights.sum() * share
-        held = lambda part: training.Held(state.held, labels, jnp.where(part, weights, 0.0))
-        return held(jnp.ones_like(early)), held(early), held(~early)
+        order = jnp.argsort(draw)
+        early = jnp.arange(len(order)) < weights.sum() * roles.calibration / (roles.calibration + roles.threshold)
+        held = lambda part: training.Held(state.held[order], labels[order], jnp.where(part, weights[order], 0.0))
+        calibration = jax.tree.map(lambda leaf: leaf[: _calibration_rows(config)], held(early))
+        return training.Held(state.held, labels, weights), calibration, held(~early)
     ends = np.cumsum([0, roles.selection, roles.calibration, roles.threshold])
     selection, calibration, threshold = (
         training.Held(state.held[a:b], labels[a:b], weights[a:b]) for a, b in itertools.pairwise(ends)

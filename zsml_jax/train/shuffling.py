@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from zsml_jax.typing import AnyArray, Key, PyTree
+from zsml_jax.typing import AnyArray, Array, Key, PyTree
 
 
 def shuffled_batch(rows: PyTree, step: Int[AnyArray, ""], batch_size: int, *, key: Key) -> PyTree:
@@ -23,6 +23,11 @@ def shuffled_batch(rows: PyTree, step: Int[AnyArray, ""], batch_size: int, *, ke
     """
     count = len(jax.tree.leaves(rows)[0])
     epoch, position = jnp.divmod(step, count // batch_size)
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), count)
+    order = epoch_order(count, epoch, key=key)
     chosen = jax.lax.dynamic_slice(order, (position * batch_size,), (batch_size,))
     return jax.tree.map(lambda leaf: leaf[chosen], rows)
+
+
+def epoch_order(count: int, epoch: Int[AnyArray, ""], *, key: Key) -> Int[Array, " count"]:
+    """Returns the order in which an epoch of :func:`shuffled_batch` goes over the rows."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), count)

@@ -33,7 +33,7 @@ from zsml_jax.autolabel import thresholds
 from zsml_jax.autolabel.confidence.confidence import usable
 from zsml_jax.autolabel.confidence.unfitted import log_odds
 from zsml_jax.autolabel.outputs import Outputs, own
-from zsml_jax.train.shuffling import shuffled_batch
+from zsml_jax.train.shuffling import epoch_order
 from zsml_jax.typing import Array, Key, PyTree, Scalar
 
 Start = Literal["classifier", "random"]
@@ -154,9 +154,8 @@ class Colander:
         total = self.epochs * per_epoch
         adam, decay = optax.scale_by_adam(), optax.cosine_decay_schedule(1.0, total)
 
-        def step(i: Array, carry: tuple) -> tuple:
+        def step(i: Array, carry: tuple, batch: tuple) -> tuple:
             net, state = carry
-            batch = rows if size == n else shuffled_batch(rows, i, size, key=order_key)
             alpha = jnp.asarray(self.alpha) * (jnp.asarray(self.last_alpha) / self.alpha) ** (i / total)
             gradient = jax.grad(lambda part: self._loss(net, part, batch, alpha / spread))(_trained(net))
             part = _trained(net)
@@ -170,9 +169,17 @@ class Colander:
             moved = {name: part[name] - self.learning_rate * decay(i) * d for name, d in direction.items()}
             return net._replace(**moved, step=i + 1), state
 
+        def epoch(number: Array, carry: tuple) -> tuple:
+            if size == n:
+                return step(number, carry, rows)
+            # Drawn once an epoch: on a CPU the sort behind it takes as long as a step.
+            order = epoch_order(n, number, key=order_key)[: per_epoch * size].reshape(per_epoch, size)
+            batch = lambda j: jax.tree.map(lambda leaf: leaf[order[j]], rows)
+            return jax.lax.fori_loop(0, per_epoch, lambda j, c: step(number * per_epoch + j, c, batch(j)), carry)
+
         def check(carry: tuple, ends: Array) -> tuple:
             (net, state), best, coverage = carry
-            net, state = jax.lax.fori_loop(ends[0], ends[1], step, (net, state))
+            net, state = jax.lax.fori_loop(ends[0], ends[1], epoch, (net, state))
             if not self.held_out:
                 return ((net, state), net, coverage), None
             reached = self._coverage(net, outputs, predicted, wrong, held)
@@ -180,7 +187,7 @@ class Colander:
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), net, best)
             return ((net, state), best, jnp.maximum(reached, coverage)), None
 
-        marks = jnp.asarray([round(total * i / self.checks) for i in range(self.checks + 1)], jnp.int32)
+        marks = jnp.asarray([round(self.epochs * i / self.checks) for i in range(self.checks + 1)], jnp.int32)
         coverage = self._coverage(first, outputs, predicted, wrong, held) if self.held_out else jnp.float32(0)
         carry = ((first, adam.init(_trained(first))), first, coverage)
         (_, best, _), _ = jax.lax.scan(check, carry, jnp.stack([marks[:-1], marks[1:]], axis=1))
