@@ -2,7 +2,9 @@
 
     python -m experiments.colander bbc_news
 
-It has not been run to its end yet. The papers have no figure for this set.
+It takes six minutes on two cores. At epsilon 5 % coverage is 59.4 % with cross-entropy and the softmax and 63.6 % with
+Colander; with none of five ways of training can the difference be told from zero over five seeds
+(docs/methods/colander.md). The papers have no figure for this set.
 """
 
 from experiments.colander_config import Cells
