@@ -2,7 +2,10 @@
 
     python -m experiments.colander cifar10_efficientnet --data-dir ../shared/data/tfds
 
-It has not been run to its end yet. The papers have no figure for these features.
+It takes 14 minutes on two shared cores, four of them for the features. At epsilon 5 % coverage is 15.9 % with
+cross-entropy and the softmax and 13.6 % with Colander, 37.6 % and 35.9 % with squentropy; with none of four ways of
+training can the difference be told from zero over five seeds (docs/methods/colander.md). The papers have no figure for
+these features.
 """
 
 from experiments.colander_config import Cells
