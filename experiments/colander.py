@@ -105,18 +105,10 @@ def settings(config: Cells, problem: Problem, objective: Objective, name: str) -
         method=config.method,
         shared=config.shared,
         reuse=config.reuse,
-        chunk=128 if _near_the_caches(config) else Config.chunk,
+        # On a CPU what the convolutions copy stays in the caches.
+        chunk=128 if config.net == "lenet5" else Config.chunk,
     )
     return baselines.BASELINES[name](plain) if name in baselines.BASELINES else plain
-
-
-def _near_the_caches(config: Cells) -> bool:
-    """Whether seeds take turns and few images go through the net at once.
-
-    On a CPU a convolution is as fast as its patches come from the caches, and seeds side by side all train as long as
-    the slowest of them: a run of LeNet-5 takes 0.4 of the time this way.
-    """
-    return config.net == "lenet5" and jax.default_backend() == "cpu"
 
 
 def confidence(config: Cells, name: str) -> Confidence:
@@ -144,12 +136,7 @@ def cell(config: Cells, problem: Problem, objective: Objective, name: str) -> li
         return outcome(state, labels, plain)
 
     keys = jax.random.split(jax.random.key(config.seed), config.seeds)
-
-    def per_seed(error: jax.Array, keys: jax.Array, features: Any) -> dict[str, jax.Array]:
-        if _near_the_caches(config):
-            return jax.lax.map(lambda key: one(error, key, features), keys)
-        return jax.vmap(one, in_axes=(None, 0, None))(error, keys, features)
-
+    per_seed = jax.vmap(one, in_axes=(None, 0, None))
     per_error = jax.jit(lambda errors, keys, x: jax.lax.map(lambda e: per_seed(e, keys, x), errors))
     measured = jax.device_get(per_error(jnp.asarray(config.errors), keys, problem.features))
     return [

@@ -60,26 +60,6 @@ def test_a_cell_is_the_run_with_an_oracle_of_the_same_key(tmp_path):
     assert measured[0][1]["spent"] == state.spent
 
 
-@pytest.mark.slow
-def test_seeds_that_take_turns_end_as_seeds_side_by_side(monkeypatch):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 400)
-    images = rng.normal(size=(400, 28, 28, 1)).astype(np.float32) + labels[:, None, None, None]
-    problem = colander_problems.Problem(images, labels, 2, colander_problems.lenet5((28, 28, 1), 2))
-    config = Cells(
-        net="lenet5", errors=(0.05, 0.1), seeds=2, epochs=3, method="sigma", roles=(20, 40, 100, 40),
-        seed_points=40, batch_points=20, budget=60,
-    )  # fmt: skip
-    assert colander.settings(config, problem, "cross_entropy", "Softmax").chunk == 128
-    by_turns = colander.cell(config, problem, "cross_entropy", "Softmax")
-    monkeypatch.setattr(colander, "_near_the_caches", lambda config: False)
-    together = colander.cell(config, problem, "cross_entropy", "Softmax")
-    for field in ("coverage", "error"):
-        figures = [[[run[field] for run in runs] for runs in cells] for cells in (by_turns, together)]
-        np.testing.assert_allclose(*figures, atol=0.02)
-    assert by_turns[0][0]["coverage"] > 0
-
-
 def test_images_are_pixels_from_0_to_1_or_255_or_features_of_an_image_net(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1)).astype(np.uint8)
     part = Dataset("pictures", "all", images, np.arange(20) % 2, ("even", "odd"))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
-from zsml_jax.models.vision.patch_conv import PatchConv
+from zsml_jax.models.vision.banded_conv import BandedConv
 from zsml_jax.typing import AnyArray, Array
 
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -57,7 +57,7 @@ class LeNet5(nn.Module):
             raise ValueError(f"images must be at least 16 pixels high and wide with padding, got {images.shape}")
         x_BxHxWxC = jnp.asarray(images, dtype)
         for i, (features, padding) in enumerate(((6, config.padding), (16, 0))):
-            x_BxHxWxC = PatchConv(features, 5, padding, config.dtype, name=f"conv_{i}")(x_BxHxWxC)
+            x_BxHxWxC = BandedConv(features, 5, padding, config.dtype, name=f"conv_{i}")(x_BxHxWxC)
             x_BxHxWxC = nn.avg_pool(activation(x_BxHxWxC), (2, 2), (2, 2))
         x_BxF = x_BxHxWxC.reshape(len(images), -1)
         for i, width in enumerate((120, 84)):

@@ -3,14 +3,14 @@ import jax
 import numpy as np
 import pytest
 
-from zsml_jax.models.vision.patch_conv import PatchConv
+from zsml_jax.models.vision.banded_conv import BandedConv
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "padding"), [(5, 2), (3, 0)])
-def test_patches_give_the_values_and_gradients_of_a_convolution_with_the_same_parameters(key, kernel, padding):
+def test_it_gives_the_values_and_gradients_of_a_convolution_with_the_same_parameters(key, kernel, padding):
     x = jax.random.normal(key, (2, 8, 7, 3))
-    ours = PatchConv(4, kernel, padding)
+    ours = BandedConv(4, kernel, padding)
     peer = nn.Conv(4, (kernel, kernel), padding=padding)
     params = ours.init(key, x)
     params = jax.tree.map(lambda p: p + 0.1, params)  # so that there is a bias
@@ -25,7 +25,7 @@ def test_patches_give_the_values_and_gradients_of_a_convolution_with_the_same_pa
 
 def test_kernels_of_their_own_for_each_trial_give_what_a_loop_gives(key):
     x = jax.random.normal(key, (2, 6, 6, 1))
-    module = PatchConv(3, 3, 1)
+    module = BandedConv(3, 3, 1)
     stacked = jax.vmap(module.init, (0, None))(jax.random.split(key, 3), x)
     together = jax.vmap(module.apply, (0, None))(stacked, x)
     alone = [module.apply(jax.tree.map(lambda p, i=i: p[i], stacked), x) for i in range(3)]
