@@ -39,8 +39,8 @@ class BandedConv(nn.Module):
         """Returns the features at each place of the kernel."""
         size, dtype = self.kernel, jnp.dtype(self.dtype)
         shape = (size, size, x_BxHxWxC.shape[-1], self.features)
-        kernel = self.param("kernel", HE_INIT, shape).astype(dtype)
-        bias_F = self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+        kernel = jnp.asarray(self.param("kernel", HE_INIT, shape), dtype)
+        bias_F = jnp.asarray(self.param("bias", nn.initializers.zeros, (self.features,)), dtype)
         sides = (self.padding, self.padding)
         x_BxHxWxC = jnp.pad(x_BxHxWxC.astype(dtype), ((0, 0), sides, sides, (0, 0)))
         batch, height, width, channels = x_BxHxWxC.shape
