@@ -14,9 +14,10 @@ def get_config() -> Cells:
         split="train[:20000]",
         net="lenet5",
         shared=True,
+        errors=(0.025, 0.05, 0.1),
         roles=(200, 500, 1000, 500),
-        seed_points=400,
-        batch_points=200,
-        budget=1000,
+        seed_points=300,
+        batch_points=300,
+        budget=900,
         learning_rate=0.03,
     )

@@ -7,9 +7,13 @@ from zsml_jax.models.vision.banded_conv import BandedConv
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kernel", "padding"), [(5, 2), (3, 0)])
-def test_it_gives_the_values_and_gradients_of_a_convolution_with_the_same_parameters(key, kernel, padding):
-    x = jax.random.normal(key, (2, 8, 7, 3))
+@pytest.mark.parametrize(
+    ("kernel", "padding", "width"),
+    [(5, 2, 12), (3, 0, 11), (3, 0, 7)],
+    ids=["two strips", "three strips", "one strip: 5 columns of features are not divided by 3 or 4"],
+)
+def test_it_gives_the_values_and_gradients_of_a_convolution_with_the_same_parameters(key, kernel, padding, width):
+    x = jax.random.normal(key, (2, 8, width, 3))
     ours = BandedConv(4, kernel, padding)
     peer = nn.Conv(4, (kernel, kernel), padding=padding)
     params = ours.init(key, x)

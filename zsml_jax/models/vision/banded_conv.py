@@ -1,13 +1,13 @@
-"""A convolution as one matrix product: rows of the image with a banded matrix that holds the kernel at every column.
+"""A convolution as one matrix product: strips of the image with a banded matrix that holds the kernel at every column.
 
 XLA's convolutions are slow on CPUs inside a loop and where each trial of a study has a kernel of its own, and a study
 is both: a step of LeNet-5 in a scan takes a seventh of the time this way, gradient included, and its forward pass half.
-Most entries of the matrix are zeros, but it is wide where a kernel has few channels, and its rows are copied from the
-image as they lie. It costs memory, kernel height times the input, and products, image width over kernel width times
-those of the convolution, so it is for small images.
+Strips little wider than the kernel leave few of the matrix's entries zero, and are still copied from the image row by
+row. It costs memory, kernel height times twice the input, and nearly twice the products of the convolution, so it is
+for small images.
 
-Name suffixes: ``B`` batch, ``H`` height, ``W`` width, ``C`` channels, ``P`` numbers in the rows of a product, ``F``
-features.
+Name suffixes: ``B`` batch, ``H`` height, ``W`` width, ``C`` channels, ``S`` strips, ``P`` numbers in the rows of a
+product, ``F`` features.
 """
 
 import flax.linen as nn
@@ -43,15 +43,23 @@ class BandedConv(nn.Module):
         bias_F = jnp.asarray(self.param("bias", nn.initializers.zeros, (self.features,)), dtype)
         sides = (self.padding, self.padding)
         x_BxHxWxC = jnp.pad(x_BxHxWxC.astype(dtype), ((0, 0), sides, sides, (0, 0)))
-        batch, height, width, channels = x_BxHxWxC.shape
-        rows = height - size + 1
-        shifted = [x_BxHxWxC[:, i : i + rows].reshape(batch, rows, width * channels) for i in range(size)]
-        x_BxHxP = jnp.concatenate(shifted, axis=-1)
-        return (x_BxHxP @ _banded(kernel, width)).reshape(batch, rows, -1, self.features) + bias_F
+        batch, height, width, _ = x_BxHxWxC.shape
+        rows, columns = height - size + 1, width - size + 1
+        step = _strip(columns, size)
+        strips = [x_BxHxWxC[:, :, start : start + step + size - 1] for start in range(0, columns, step)]
+        x_BxHxSxP = jnp.stack(strips, axis=2).reshape(batch, height, len(strips), -1)
+        x_BxHxSxP = jnp.concatenate([x_BxHxSxP[:, i : i + rows] for i in range(size)], axis=-1)
+        banded = _banded(kernel, step + size - 1)
+        return (x_BxHxSxP @ banded).reshape(batch, rows, columns, self.features) + bias_F
+
+
+def _strip(columns: int, size: int) -> int:
+    """Returns how many columns of features a strip gives: a divisor of all, the least that is not below the kernel."""
+    return next(step for step in range(min(size, columns), columns + 1) if columns % step == 0)
 
 
 def _banded(kernel: Float[Array, "size size channels features"], width: int) -> Float[Array, "p columns_features"]:
-    """Returns the matrix from rows of an image, as many as the kernel has, to a row of features."""
+    """Returns the matrix from a strip of an image, as high as the kernel, to a row of features."""
     size, _, channels, _ = kernel.shape
     offset = np.arange(width)[:, None] - np.arange(width - size + 1)
     inside = (offset >= 0) & (offset < size)
