@@ -282,6 +282,13 @@ def _plot(document: Document, config: Cells, cells: Mapping[tuple[str, str], Seq
     }
     figure = plot.scatter(points, xlabel="coverage (%)", ylabel="error (%)", log_x=False)
     document.figure("cells", figure, f"Error against coverage at epsilon {config.main_error:g}, {objective}")
+    if len(config.errors) == 1:
+        return
+    share = lambda name, field: [100 * _interval(runs, field)[0] for runs in cells[objective, name]]
+    paths = {name: (share(name, "coverage"), share(name, "error")) for name in shown}
+    figure = plot.paths(paths, xlabel="coverage (%)", ylabel="error (%)")
+    told = ", ".join(f"{error:g}" for error in config.errors)
+    document.figure("error_by_coverage", figure, f"Error against coverage at epsilon {told}, {objective}")
     for field, label in (("coverage", "coverage (%)"), ("error", "error (%)")):
         curves = {
             name: plot.Band(*(100 * np.array([_interval(runs, field) for runs in cells[objective, name]]).T))
@@ -301,7 +308,10 @@ def _interval(runs: Runs, field: str) -> tuple[float, float, float]:
 
 
 def _difference(ours: Runs, theirs: Runs, field: str) -> tuple[float, float, float]:
-    return bounds(evaluate.seed_interval(np.array([a[field] - b[field] for a, b in zip(ours, theirs, strict=True)])))
+    """Returns the mean difference of shares over seeds with Student's interval, as far as differences can go."""
+    pairs = zip(ours, theirs, strict=True)
+    value, low, high = bounds(evaluate.seed_interval(np.array([a[field] - b[field] for a, b in pairs])))
+    return value, max(low, -1.0), min(high, 1.0)
 
 
 def _mean(runs: Runs) -> dict[str, Any]:

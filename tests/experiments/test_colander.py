@@ -37,7 +37,7 @@ def test_a_run_reports_every_cell_beside_the_published_figure_and_resumes_withou
         "95.6",
     ):
         assert said in report
-    for name in ("cells", "coverage_by_epsilon", "error_by_epsilon"):
+    for name in ("cells", "error_by_coverage", "coverage_by_epsilon", "error_by_epsilon"):
         assert (folder.path / f"{name}.png").stat().st_size > 1000
     monkeypatch.setattr(colander, "cell", lambda *a: pytest.fail("measured again"))
     again = run(tmp_path, "digits", *TINY, "--resume")

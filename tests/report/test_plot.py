@@ -109,6 +109,28 @@ def test_lines_hold_their_values_and_bands():
         plot.lines(x, {"x": [1, 2]}, xlabel="", ylabel="")
 
 
+@pytest.mark.parametrize(("x", "log_x"), [([0.01, 0.1, 1.0], True), ([2, 4, 7], False)])
+def test_many_bands_are_bars_side_by_side_that_leave_no_doubt_to_which_point_they_belong(x, log_x):
+    curves = {f"curve {i}": plot.Band([1, 2, 3], [0, 1, 2], [2, 3, 5]) for i in range(6)}
+    axes = plot.lines(x, curves, xlabel="a", ylabel="b", log_x=log_x).axes[0]
+    stands = np.array([line.get_xdata() for line in axes.lines])
+    assert (np.diff(stands, axis=0) > 0).all()
+    scaled = np.log if log_x else np.asarray
+    assert np.abs(scaled(stands) - scaled(x)).max() < np.diff(scaled(x)).min() / 4
+    for bars, line in zip(axes.collections, axes.lines, strict=True):
+        np.testing.assert_allclose([s[:, 1] for s in bars.get_segments()], [[0, 2], [1, 3], [2, 5]])
+        np.testing.assert_allclose([s[0, 0] for s in bars.get_segments()], line.get_xdata())
+
+
+def test_paths_have_points_of_their_own():
+    figure = plot.paths({"a": ([1, 2], [3, 4]), "b": ([5], [6])}, xlabel="coverage", ylabel="error")
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert drawn == {"a": [[1, 3], [2, 4]], "b": [[5, 6]]}
+    assert legend_of(figure) == ["a", "b"] and render(figure)
+    with pytest.raises(ValueError, match="curve 'a' must have as many values of y as of x, got 1 and 2"):
+        plot.paths({"a": ([1, 2], [3])}, xlabel="", ylabel="")
+
+
 @pytest.mark.parametrize(
     ("x", "ticks"),
     [

@@ -16,6 +16,9 @@ PALETTE = ("#9aa3af", "#2f6db3", "#e58a1f", "#2a9d74", "#b8476b", "#7b61a8", "#3
 _INK, _MUTED, _GRID = "#1f2630", "#5b6573", "#e4e7eb"
 _MARK: dict[str, Any] = {"ls": "", "marker": "D", "ms": 5, "mfc": "white", "mec": _INK, "mew": 1.2, "zorder": 4}
 
+#: More bands than this are drawn as bars, unless these would be more than that beside each other.
+_MOST_BANDS, _MOST_BARS = 4, 12
+
 #: A number, or a value with its interval ``(value, low, high)``, a tuple or a list.
 Measured = Scalar | Sequence[Scalar]
 #: A row of numbers.
@@ -165,6 +168,8 @@ def lines(
 ) -> "matplotlib.figure.Figure":
     """Draws curves over a common axis, such as ``E[d^2]`` against the number of observed classes.
 
+    Bands of many curves would hide each other: at few points they are bars, and curves stand a little side by side.
+
     Args:
       x: the points.
       curves: of each name, the values at ``x``, or a :class:`Band`.
@@ -181,17 +186,24 @@ def lines(
     """
     x = np.asarray(x, float)
     figure, axes = empty_figure(5.6, 3.6, title)
+    crowded = sum(isinstance(curve, Band) for curve in curves.values()) > _MOST_BANDS and 1 < len(x) <= _MOST_BARS
     for i, (name, curve) in enumerate(curves.items()):
         parts = [np.asarray(part, float) for part in (curve if isinstance(curve, Band) else (curve,))]
         if any(part.shape != x.shape for part in parts):
             raise ValueError(f"curve {name!r} must have one value for each of the {len(x)} points of x")
         # The palette opens with the grey of a baseline, which suits a bar better than a line among lines.
         color = _color(i + 1)
+        # So many points that their marks would touch are a line.
+        style: dict[str, Any] = {"color": color, "marker": "o" if len(x) <= 40 else "", "label": name, "zorder": 3}
+        if crowded:
+            beside = _beside(x, i / (len(curves) - 1) - 0.5, log_x)
+            axes.plot(beside, parts[0], lw=1.2, ms=4, **style)
+            if len(parts) == 3:
+                axes.vlines(beside, parts[1], parts[2], color=color, lw=1.2, alpha=0.6, zorder=2)
+            continue
         if len(parts) == 3:
             axes.fill_between(x, parts[1], parts[2], color=color, alpha=0.16, lw=0, zorder=2)
-        # So many points that their marks would touch are a line.
-        mark = "o" if len(x) <= 40 else ""
-        axes.plot(x, parts[0], color=color, lw=2.0, marker=mark, ms=4, label=name, zorder=3)
+        axes.plot(x, parts[0], lw=2.0, ms=4, **style)
     if log_x:
         axes.set_xscale("log")
         axes.set_xticks(ticks := _spread_out(x), [_short(tick) for tick in ticks])
@@ -200,6 +212,35 @@ def lines(
         axes.locator_params(axis="x", nbins=9, steps=[1, 2, 5, 10], integer=True)
         if len(np.unique(x)) == 1:
             axes.set_xticks(x[:1])
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    return figure
+
+
+def paths(
+    curves: Mapping[str, tuple[Numbers, Numbers]], *, xlabel: str, ylabel: str, title: str = ""
+) -> "matplotlib.figure.Figure":
+    """Draws curves with points of their own on both axes, such as error against coverage as a tolerance grows.
+
+    Args:
+      curves: of each name, where its points stand on the horizontal and on the vertical axis.
+      xlabel: the label of the horizontal axis.
+      ylabel: the label of the vertical axis.
+      title: above the figure.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if a curve has not as many points on one axis as on the other.
+    """
+    figure, axes = empty_figure(5.6, 3.6, title)
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        if np.shape(x) != np.shape(y):
+            raise ValueError(f"curve {name!r} must have as many values of y as of x, got {np.size(y)} and {np.size(x)}")
+        axes.plot(x, y, color=_color(i + 1), lw=1.6, marker="o", ms=4, label=name, zorder=3)
+    axes.margins(x=0.05, y=0.08)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     _legend(figure, axes)
@@ -292,6 +333,13 @@ def _columns(labels: Sequence[str], width: float, most: int = 5) -> int:
         if sum(length + 7 for length in longest) <= 13 * width:
             return columns
     return 1
+
+
+def _beside(x: np.ndarray, side: float, log_x: bool) -> np.ndarray:
+    """Returns points moved to a side, from -0.5 to 0.5, by as much of a fourth of the least gap between two."""
+    place = np.log(x) if log_x else x
+    place = place + side / 4 * np.diff(np.sort(place)).min()
+    return np.exp(place) if log_x else place
 
 
 def _spread_out(x: np.ndarray, most: int = 8) -> list[float]:
