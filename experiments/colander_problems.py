@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,11 +46,12 @@ def load(config: Cells) -> Problem:
         if x.ndim < 3:
             raise ValueError(f"net must be mlp for rows of {x.shape[1]} numbers, got efficientnet")
         x = _standardised(image_features.image_net(x))
-    if config.net == "lenet5":
+    if config.net in ("lenet5", "cifar-net"):
         x = x if x.ndim == 4 else x[..., None]
         if x.shape[1] not in (28, 32):
             raise ValueError(f"net must be mlp for images that are neither 28 nor 32 pixels high, got {x.shape[1:]}")
-        return Problem(jnp.asarray(255 * x if config.raw_pixels else x), part.labels, k, lenet5(x.shape[1:], k))
+        net = image_classifier(config.net, x.shape[1:], k)
+        return Problem(jnp.asarray(255 * x if config.raw_pixels else x), part.labels, k, net)
     x = x.reshape(len(x), -1)
     return Problem(jnp.asarray(x), part.labels, k, mlp(x.shape[1], config.widths, k))
 
@@ -61,14 +63,9 @@ def _standardised(x: AnyArray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class _LeNet5:
+class _ImageNet:
+    module: nn.Module
     shape: tuple[int, ...]
-    k: int
-
-    @property
-    def module(self) -> vision.LeNet5:
-        padding = 2 if self.shape[0] == 28 else 0
-        return vision.LeNet5(vision.LeNet5Config(self.k, padding=padding))
 
     def init(self, key: Key) -> PyTree:
         return self.module.init(key, jnp.zeros((1, *self.shape)))["params"]
@@ -79,9 +76,12 @@ class _LeNet5:
         return Outputs(logits, hidden["head"])
 
 
-def lenet5(shape: tuple[int, ...], k: int) -> Classifier:
-    """Returns LeNet-5 for images of 28 or 32 pixels."""
-    net = _LeNet5(shape, k)
+def image_classifier(name: str, shape: tuple[int, ...], k: int) -> Classifier:
+    """Returns a lenet5 or cifar-net for images of 28 or 32 pixels."""
+    module = vision.named(name, num_classes=k)
+    if name == "lenet5" and shape[0] == 32:
+        module = vision.LeNet5(vision.LeNet5Config(k, padding=0))
+    net = _ImageNet(module, shape)
     return Classifier(net.init, net.apply)
 
 

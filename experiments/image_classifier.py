@@ -37,7 +37,7 @@ class Config:
     data_dir: str | None = None
     """Where TFDS sets lie; TFDS_DATA_DIR or ~/tensorflow_datasets by default."""
     net: str = "lenet5"
-    """mlp, lenet5, resnet18, resnet20 or wrn-<d>-<k>."""
+    """mlp, lenet5, cifar-net, resnet18, resnet20 or wrn-<d>-<k>."""
     learning_rates: tuple[float, ...] = (1e-3,)
     """Adam's, at the start of a cosine decay to 0."""
     seeds: int = 1

@@ -79,6 +79,32 @@ def test_images_are_pixels_from_0_to_1_or_255_or_features_of_an_image_net(monkey
         load(net="efficientnet")
 
 
+@pytest.mark.parametrize(
+    ("net", "shape", "width"),
+    [("lenet5", (28, 28, 1), 84), ("lenet5", (32, 32, 3), 84), ("cifar-net", (32, 32, 3), 512)],
+)
+def test_an_image_net_gives_logits_and_the_activations_before_them(net, shape, width):
+    classifier = colander_problems.image_classifier(net, shape, 5)
+    images = jax.ShapeDtypeStruct((2, *shape), np.float32)
+    outputs = jax.eval_shape(lambda key, x: classifier.apply(classifier.init(key), x), jax.random.key(0), images)
+    assert outputs.logits.shape == (2, 5) and outputs.hidden.shape == (2, width)
+
+
+@pytest.mark.slow
+def test_seeds_that_take_turns_have_results_of_their_own(monkeypatch):
+    rng = np.random.default_rng(0)
+    part = Dataset("pictures", "all", rng.normal(size=(60, 32, 32, 3)) ** 2, rng.integers(0, 2, 60), ("a", "b"))
+    monkeypatch.setattr(colander_problems.data, "load", lambda *args, **options: part)
+    config = Cells(
+        dataset="pictures", net="cifar-net", errors=(0.5,), main_error=0.5, seeds=2, epochs=1, method="none",
+        min_count=0, roles=(4, 8, 8, 4), seed_points=8, batch_points=8, budget=16, released="cifar10",
+    )  # fmt: skip
+    problem = colander_problems.load(config)
+    ((first, second),) = colander.cell(config, problem, "cross_entropy", "Softmax")
+    assert first["spent"] == second["spent"] == 4 + 8 + 8 + 4 + 16
+    assert first != second and 0 < first["coverage"] <= 1
+
+
 def test_released_settings_are_those_of_each_objective_and_leave_the_repaired_colander_alone():
     config = Cells(released="mnist", widths=(4,), objectives=("cross_entropy", "fmfp"))
     problem = colander_problems.Problem(np.zeros((2000, 3)), np.zeros(2000, int), 2, mlp(3, (4,), 2))

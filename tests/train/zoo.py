@@ -48,7 +48,7 @@ FULL = {
     "clip-vit-b/16": (Clip(ClipConfig(TowerConfig(512, 12, 8, 2048), TowerConfig(768, 12, 12, 3072), patch_size=16)),
                       tables.CLIP),
     **{name: (vision.named(name, num_classes=10), tables.VISION)
-       for name in ("mlp", "lenet5", "resnet18", "resnet20", "wrn-28-10", "efficientnet-lite0")},
+       for name in ("mlp", "lenet5", "cifar-net", "resnet18", "resnet20", "wrn-28-10", "efficientnet-lite0")},
 }  # fmt: skip
 
 

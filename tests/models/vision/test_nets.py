@@ -23,6 +23,7 @@ def count(module, shape):
     ("name", "num_classes", "shape", "published"),
     [
         ("lenet5", 10, (28, 28, 1), 61_706),
+        ("cifar-net", 10, (32, 32, 3), 5_851_338),
         ("resnet18", 1000, (224, 224, 3), 11_689_512),
         ("resnet20", 10, (32, 32, 3), 269_722),
         ("wrn-28-10", 10, (32, 32, 3), 36_479_194),
@@ -141,6 +142,7 @@ def test_a_net_trains_under_vmap_with_its_own_statistics(small, images):
         (lambda: vision.LeNet5Config(activation="gelu"), r"activation must be one of \['relu', 'tanh'\], got 'gelu'"),
         (lambda: vision.init(ResNet(SMALL), jax.random.key(0), (8, 8)), "image_shape must be height, width"),
         (lambda: vision.init(vision.named("lenet5", num_classes=2), jax.random.key(0), (8, 8, 1)), "16 pixels"),
+        (lambda: vision.init(vision.named("cifar-net", num_classes=2), jax.random.key(0), (7, 9, 3)), "8 pixels"),
         (lambda: vision.preprocess(np.zeros((2, 4, 4, 1))), r"images must be \(b, height, width, 3\)"),
         (lambda: vision.preprocess(np.zeros((2, 4, 4, 3)), size=0), "size must be at least 1"),
     ],

@@ -33,6 +33,7 @@ def drawn(module, shape, seed=0):
 CASES = {
     "mlp": (vision.named("mlp", num_classes=10), (28, 28, 1), torch_nets.mlp, {}),
     "lenet5": (vision.named("lenet5", num_classes=10), (28, 28, 1), torch_nets.lenet5, {}),
+    "cifar-net": (vision.named("cifar-net", num_classes=10), (32, 32, 3), torch_nets.cifar_net, {}),
     "resnet18": (ResNet(RESNET18), (64, 64, 3), lambda n, x: torch_nets.resnet(n, x, (2, 2, 2, 2), True), {}),
     "resnet20": (ResNet(RESNET20), (32, 32, 3), lambda n, x: torch_nets.resnet(n, x, (3, 3, 3), False), {}),
     "resnet20, groups": (

@@ -62,6 +62,14 @@ def lenet5(net, x):
     return net.dense(torch.tanh(net.dense(torch.tanh(net.dense(x, "dense_0")), "dense_1")), "head")
 
 
+def cifar_net(net, x):
+    for i in range(6):
+        x = torch.relu(net.conv(x, f"conv_{i}", padding=1))
+        x = F.max_pool2d(x, 2) if i % 2 else x
+    x = torch.relu(net.dense(torch.relu(net.dense(flat(x), "dense_0")), "dense_1"))
+    return net.dense(x, "head")
+
+
 def resnet(net, x, depths, imagenet):
     x = torch.relu(net.norm(net.conv(x, "stem", 2, 3) if imagenet else net.conv(x, "stem", 1, 1), "stem_norm"))
     x = F.max_pool2d(x, 3, 2, 1) if imagenet else x

@@ -6,6 +6,7 @@ import re
 import flax.linen as nn
 
 from zsml_jax.data.nearest_name import nearest
+from zsml_jax.models.vision.cifar_net import CifarNet, CifarNetConfig
 from zsml_jax.models.vision.convolution import BATCH_NORM, TENSORFLOW_BATCH_NORM, Norm
 from zsml_jax.models.vision.efficientnet import EfficientNet, EfficientNetConfig
 from zsml_jax.models.vision.lenet import LeNet5, LeNet5Config
@@ -13,15 +14,15 @@ from zsml_jax.models.vision.mlp import Mlp, MlpConfig
 from zsml_jax.models.vision.resnet import RESNET18, RESNET20, ResNet
 from zsml_jax.models.vision.wide_resnet import WideResNet, WideResNetConfig
 
-_NAMES = ("mlp", "lenet5", "resnet18", "resnet20", "wrn-28-10", "efficientnet-lite0")
+_NAMES = ("mlp", "lenet5", "cifar-net", "resnet18", "resnet20", "wrn-28-10", "efficientnet-lite0")
 
 
 def named(name: str, *, num_classes: int, norm: Norm | None = None) -> nn.Module:
     """Returns a net by its name.
 
     Args:
-      name: ``mlp`` (one hidden layer of 128), ``lenet5`` (for 28 x 28), ``resnet18``, ``resnet20``, ``wrn-<d>-<k>`` for
-        any depth and widening, or ``efficientnet-lite0``.
+      name: ``mlp`` (one hidden layer of 128), ``lenet5`` (for 28 x 28), ``cifar-net``, ``resnet18``, ``resnet20``,
+        ``wrn-<d>-<k>`` for any depth and widening, or ``efficientnet-lite0``.
       num_classes: the number of classes.
       norm: another norm than the paper's batch norm; nets without norms take none.
 
@@ -36,7 +37,7 @@ def named(name: str, *, num_classes: int, norm: Norm | None = None) -> nn.Module
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    if norm is not None and name in ("mlp", "lenet5"):
+    if norm is not None and name in ("mlp", "lenet5", "cifar-net"):
         raise ValueError(f"norm must be None for {name}, which has no norms, got {norm}")
     if wide := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
         depth, widening = map(int, wide.groups())
@@ -46,6 +47,8 @@ def named(name: str, *, num_classes: int, norm: Norm | None = None) -> nn.Module
             return Mlp(MlpConfig(num_classes))
         case "lenet5":
             return LeNet5(LeNet5Config(num_classes))
+        case "cifar-net":
+            return CifarNet(CifarNetConfig(num_classes))
         case "resnet18":
             return ResNet(dataclasses.replace(RESNET18, num_classes=num_classes, norm=norm or BATCH_NORM))
         case "resnet20":
