@@ -236,9 +236,10 @@ def paths(
       ValueError: if a curve has not as many points on one axis as on the other.
     """
     figure, axes = empty_figure(5.6, 3.6, title)
-    for i, (name, (x, y)) in enumerate(curves.items()):
-        if np.shape(x) != np.shape(y):
-            raise ValueError(f"curve {name!r} must have as many values of y as of x, got {np.size(y)} and {np.size(x)}")
+    for i, (name, points) in enumerate(curves.items()):
+        x, y = (np.asarray(part, float) for part in points)
+        if x.shape != y.shape:
+            raise ValueError(f"curve {name!r} must have as many values of y as of x, got {y.size} and {x.size}")
         axes.plot(x, y, color=_color(i + 1), lw=1.6, marker="o", ms=4, label=name, zorder=3)
     axes.margins(x=0.05, y=0.08)
     axes.set_xlabel(xlabel)
