@@ -37,8 +37,7 @@ class CifarNetConfig:
 
 
 class CifarNet(nn.Module):
-    """Convolutions of 3 x 3 and dense layers with ReLUs; parameter paths are ``conv_0/kernel``, ``dense_0/kernel``,
-    ``head/...``."""
+    """Layers with ReLUs between them; parameter paths are ``conv_0/kernel``, ``dense_0/kernel``, ``head/...``."""
 
     config: CifarNetConfig
 
