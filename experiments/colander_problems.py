@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +63,7 @@ def _standardised(x: AnyArray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _ImageNet:
-    module: nn.Module
+    module: vision.LeNet5 | vision.CifarNet
     shape: tuple[int, ...]
 
     def init(self, key: Key) -> PyTree:
@@ -78,9 +77,10 @@ class _ImageNet:
 
 def image_classifier(name: str, shape: tuple[int, ...], k: int) -> Classifier:
     """Returns a lenet5 or cifar-net for images of 28 or 32 pixels."""
-    module = vision.named(name, num_classes=k)
-    if name == "lenet5" and shape[0] == 32:
-        module = vision.LeNet5(vision.LeNet5Config(k, padding=0))
+    if name == "lenet5":
+        module = vision.LeNet5(vision.LeNet5Config(k, padding=2 if shape[0] == 28 else 0))
+    else:
+        module = vision.CifarNet(vision.CifarNetConfig(k))
     net = _ImageNet(module, shape)
     return Classifier(net.init, net.apply)
 
