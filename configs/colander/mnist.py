@@ -2,7 +2,7 @@
 
     python -m experiments.colander mnist --data-dir ../shared/data/tfds
 
-It takes an hour and a half, most of it on one core. At epsilon 5 % coverage is 76.4 % with cross-entropy and the softmax
+It takes an hour and a half, mostly on one core. At epsilon 5 % coverage is 76.4 % with cross-entropy and the softmax
 and 76.1 % with Colander, 81.5 % and 79.9 % with squentropy; with none of five ways of training can the difference be
 told from zero over five seeds (docs/methods/colander.md). Published figures are those of mnist_paper.
 """
