@@ -138,7 +138,7 @@ def cell(config: Cells, problem: Problem, objective: Objective, name: str) -> li
     keys = jax.random.split(jax.random.key(config.seed), config.seeds)
     per_seed = jax.vmap(one, in_axes=(None, 0, None))
     if config.net == "cifar-net":
-        # Convolutions with kernels of their own for each seed are slow everywhere, and these fill a device alone.
+        # XLA groups convolutions whose kernels differ between seeds, and this net fills a device with one seed.
         per_seed = lambda error, keys, x: jax.lax.map(lambda key: one(error, key, x), keys)
     per_error = jax.jit(lambda errors, keys, x: jax.lax.map(lambda e: per_seed(e, keys, x), errors))
     measured = jax.device_get(per_error(jnp.asarray(config.errors), keys, problem.features))

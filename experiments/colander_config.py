@@ -81,7 +81,7 @@ class Cells:
     widths: tuple[int, ...] = (32,)
     """Hidden layers of the mlp."""
     raw_pixels: bool = False
-    """Whether a lenet5 or cifar-net sees pixels from 0 to 255, as in the released code for CIFAR-10, and not 0 to 1."""
+    """Whether a lenet5 or cifar-net sees pixels from 0 to 255, as in the released code, and not from 0 to 1."""
     objectives: tuple[Objective, ...] = ("cross_entropy", "squentropy", "crl", "fmfp", "mixup")
     post_hoc: tuple[str, ...] = ("Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)")
     """Names of POST_HOC."""

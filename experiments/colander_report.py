@@ -9,8 +9,7 @@ import numpy as np
 from experiments.colander_config import Cells, UnitBall
 from experiments.colander_problems import Problem
 from experiments.colander_simulation import RULES, violations
-from experiments.otter import bounds, share_bounds
-from zsml_jax import evaluate
+from experiments.otter import share_bounds
 from zsml_jax.report import Column, Document, RunFolder, Table, plot
 
 #: The paper's table 2: error and coverage in percent, mean of 5 runs, from code that read the true labels.
@@ -273,28 +272,27 @@ def _plot(document: Document, config: Cells, cells: Mapping[tuple[str, str], Seq
     objective = config.objectives[0]
     shown = [name for name in config.post_hoc if (objective, name) in cells][:8]
     main = config.errors.index(config.main_error)
-    points = {
-        name: (
-            100 * _interval(cells[objective, name][main], "coverage")[0],
-            _interval(cells[objective, name][main], "error"),
-        )
-        for name in shown
-    }
-    figure = plot.scatter(points, xlabel="coverage (%)", ylabel="error (%)", log_x=False)
-    document.figure("cells", figure, f"Error against coverage at epsilon {config.main_error:g}, {objective}")
-    if len(config.errors) == 1:
-        return
-    share = lambda name, field: [100 * _interval(runs, field)[0] for runs in cells[objective, name]]
-    paths = {name: (share(name, "coverage"), share(name, "error")) for name in shown}
-    figure = plot.paths(paths, xlabel="coverage (%)", ylabel="error (%)")
-    told = ", ".join(f"{error:g}" for error in config.errors)
-    document.figure("error_by_coverage", figure, f"Error against coverage at epsilon {told}, {objective}")
-    for field, label in (("coverage", "coverage (%)"), ("error", "error (%)")):
-        curves = {
+    curves = {
+        field: {
             name: plot.Band(*(100 * np.array([_interval(runs, field) for runs in cells[objective, name]]).T))
             for name in shown
         }
-        figure = plot.lines(config.errors, curves, xlabel="epsilon", ylabel=label, log_x=True)
+        for field in ("coverage", "error")
+    }
+    points = {
+        name: (curves["coverage"][name].value[main], tuple(part[main] for part in curves["error"][name]))
+        for name in shown
+    }
+    figure = plot.scatter(points, xlabel="coverage (%)", ylabel="error (%)", scale=1.0, log_x=False)
+    document.figure("cells", figure, f"Error against coverage at epsilon {config.main_error:g}, {objective}")
+    if len(config.errors) == 1:
+        return
+    paths = {name: (curves["coverage"][name].value, curves["error"][name].value) for name in shown}
+    figure = plot.paths(paths, xlabel="coverage (%)", ylabel="error (%)")
+    told = ", ".join(f"{error:g}" for error in config.errors)
+    document.figure("error_by_coverage", figure, f"Error against coverage at epsilon {told}, {objective}")
+    for field, bands in curves.items():
+        figure = plot.lines(config.errors, bands, xlabel="epsilon", ylabel=f"{field} (%)", log_x=True)
         document.figure(f"{field}_by_epsilon", figure, f"{field.capitalize()} of auto-labels, {objective}")
 
 
@@ -308,10 +306,7 @@ def _interval(runs: Runs, field: str) -> tuple[float, float, float]:
 
 
 def _difference(ours: Runs, theirs: Runs, field: str) -> tuple[float, float, float]:
-    """Returns the mean difference of shares over seeds with Student's interval, as far as differences can go."""
-    pairs = zip(ours, theirs, strict=True)
-    value, low, high = bounds(evaluate.seed_interval(np.array([a[field] - b[field] for a, b in pairs])))
-    return value, max(low, -1.0), min(high, 1.0)
+    return share_bounds([a[field] - b[field] for a, b in zip(ours, theirs, strict=True)], least=-1.0)
 
 
 def _mean(runs: Runs) -> dict[str, Any]:

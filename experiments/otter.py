@@ -241,10 +241,15 @@ def bounds(interval: Mapping[str, float] | evaluate.Interval) -> tuple[float, fl
     return value, low, high
 
 
-def share_bounds(shares: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the mean of shares over seeds with the ends of Student's interval, as far as shares can go."""
+def share_bounds(shares: Sequence[float], *, least: float = 0.0) -> tuple[float, float, float]:
+    """Returns the mean of shares over seeds with the ends of Student's interval, as far as shares can go.
+
+    Args:
+      shares: of each seed; or differences of shares, which are at ``least`` -1.
+      least: the smallest that one can be.
+    """
     value, low, high = bounds(evaluate.seed_interval(np.array(shares)))
-    return value, max(low, 0.0), min(high, 1.0)
+    return value, max(low, least), min(high, 1.0)
 
 
 if __name__ == "__main__":

@@ -193,17 +193,14 @@ def lines(
             raise ValueError(f"curve {name!r} must have one value for each of the {len(x)} points of x")
         # The palette opens with the grey of a baseline, which suits a bar better than a line among lines.
         color = _color(i + 1)
+        at, width = (_beside(x, i / (len(curves) - 1) - 0.5, log_x), 1.2) if crowded else (x, 2.0)
+        if len(parts) == 3 and crowded:
+            axes.vlines(at, parts[1], parts[2], color=color, lw=width, alpha=0.6, zorder=2)
+        elif len(parts) == 3:
+            axes.fill_between(at, parts[1], parts[2], color=color, alpha=0.16, lw=0, zorder=2)
         # So many points that their marks would touch are a line.
-        style: dict[str, Any] = {"color": color, "marker": "o" if len(x) <= 40 else "", "label": name, "zorder": 3}
-        if crowded:
-            beside = _beside(x, i / (len(curves) - 1) - 0.5, log_x)
-            axes.plot(beside, parts[0], lw=1.2, ms=4, **style)
-            if len(parts) == 3:
-                axes.vlines(beside, parts[1], parts[2], color=color, lw=1.2, alpha=0.6, zorder=2)
-            continue
-        if len(parts) == 3:
-            axes.fill_between(x, parts[1], parts[2], color=color, alpha=0.16, lw=0, zorder=2)
-        axes.plot(x, parts[0], lw=2.0, ms=4, **style)
+        mark = "o" if len(x) <= 40 else ""
+        axes.plot(at, parts[0], color=color, lw=width, marker=mark, ms=4, label=name, zorder=3)
     if log_x:
         axes.set_xscale("log")
         axes.set_xticks(ticks := _spread_out(x), [_short(tick) for tick in ticks])

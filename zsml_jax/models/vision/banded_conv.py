@@ -3,8 +3,8 @@
 XLA's convolutions are slow on CPUs inside a loop and where each trial of a study has a kernel of its own, and a study
 is both: a step of LeNet-5 in a scan takes a seventh of the time this way, gradient included, and its forward pass half.
 Strips little wider than the kernel leave few of the matrix's entries zero, and are still copied from the image row by
-row. It costs memory, kernel height times twice the input, and nearly twice the products of the convolution, so it is
-for small images.
+row. It costs memory, kernel height times about twice the input, and about twice the products of the convolution, so it
+is for small images.
 
 Name suffixes: ``B`` batch, ``H`` height, ``W`` width, ``C`` channels, ``S`` strips, ``P`` numbers in the rows of a
 product, ``F`` features.

@@ -1,7 +1,7 @@
 """Six convolutions and two hidden layers without norms, the net that Colander is tried with on CIFAR-10.
 
-Vishwakarma et al., "Pearls from Pebbles: Improved Confidence Functions for Auto-labeling", NeurIPS 2024, appendix. On
-32 x 32 images with three channels and ten classes it has 5,851,338 parameters.
+The net is that of the appendix of Vishwakarma et al., 2024 ("Pearls from Pebbles: Improved Confidence Functions for
+Auto-labeling"). On 32 x 32 images with three channels and ten classes it has 5,851,338 parameters.
 
 Name suffixes: ``B`` batch, ``H`` height, ``W`` width, ``C`` channels, ``F`` features.
 """
