@@ -155,7 +155,18 @@ def test_jit_vmap_and_a_loop_agree_and_other_numbers_do_not_retrace():
 def test_no_points_of_a_class_give_an_infinite_threshold_and_label_nothing():
     found = thresholds.estimate(np.array([0.9]), np.array([0]), np.array([True]), error=0.1, n_classes=2)
     assert np.isinf(found.values).all() and (found.bound == 1).all()
-    assert not found.accepts(np.array([1e9]), np.array([1])).any()
+    assert not found.accepts(np.array([1e9, np.inf]), np.array([1, 1])).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_a_number_of_classes_there_are_as_many_as_are_predicted(method):
+    scores, predicted, correct = problem(1)
+    told = thresholds.estimate(scores, predicted, correct, error=0.2, n_classes=3, method=method)
+    seen = thresholds.estimate(scores, predicted, correct, error=0.2, method=method)
+    jax.tree.map(np.testing.assert_array_equal, told, seen)
+    assert not seen.accepts(np.array([1e9]), np.array([3])).any()
+    with pytest.raises(ValueError, match="n_classes must be given where predicted is traced"):
+        jax.jit(lambda p: thresholds.estimate(scores, p, correct, error=0.2, method=method))(predicted)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ class Thresholds(NamedTuple):
     bound: Float[Array, "*batch k"]
 
     def accepts(self, scores: Float[AnyArray, " n"], predicted: Int[AnyArray, " n"]) -> Bool[Array, " n"]:
-        """Returns which points are labelled by their predicted class."""
-        return jnp.asarray(scores) >= self.values[jnp.asarray(predicted)]
+        """Returns which points are labelled by their predicted class; none whose class has no threshold here."""
+        values = self.values.at[jnp.asarray(predicted)].get(mode="fill", fill_value=jnp.inf)
+        return (jnp.asarray(scores) >= values) & (values < jnp.inf)
 
 
 def estimate(
@@ -65,7 +66,7 @@ def estimate(
     correct: Bool[AnyArray, " n"],
     *,
     error: Scalar,
-    n_classes: int,
+    n_classes: int | None = None,
     method: Method = "certified",
     weights: Bool[AnyArray, " n"] | None = None,
     candidates: Float[AnyArray, " m"] | None = None,
@@ -89,7 +90,8 @@ def estimate(
       predicted: the predicted classes, ``(n,)``.
       correct: whether they are right, ``(n,)``.
       error: the largest error of auto-labels, epsilon, in [0, 1].
-      n_classes: the number of classes k.
+      n_classes: the number of classes k; if None, as many as ``predicted`` shows, whose values must be known then. A
+        class that is not predicted here would get no threshold anyway, but counts in the correction of ``certified``.
       method: how a threshold is admitted, as above.
       weights: which points count, ``(n,)``; all if None. It lets rows of one shape stand for sets of any size.
       candidates: the thresholds to choose from, ``(m,)``, for all classes; the scores of all counted points if None.
@@ -106,6 +108,8 @@ def estimate(
     Raises:
       ValueError: if shapes differ, a score is NaN, a class is out of range, or a number is not as above.
     """
+    if n_classes is None:
+        n_classes = _classes_of(predicted)
     _check(scores, predicted, correct, n_classes, method, weights, candidates, error, failure, looks)
     scores = jnp.asarray(scores)
     dtype = jnp.promote_types(scores.dtype, jnp.float32)
@@ -245,6 +249,12 @@ def _upper_bound(errors: Array, count: Array, failure: Array) -> Array:
         return jnp.where(rejected, low, middle), jnp.where(rejected, middle, high)
 
     return jax.lax.fori_loop(0, 24, halve, (errors / count, jnp.ones_like(count)))[1]
+
+
+def _classes_of(predicted: AnyArray) -> int:
+    if is_traced(predicted):
+        raise ValueError("n_classes must be given where predicted is traced, as in jit and vmap")
+    return int(np.max(predicted, initial=0)) + 1
 
 
 def _check(
