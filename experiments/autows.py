@@ -47,7 +47,7 @@ class Config:
     test_examples: int = 2000
     """The same for the test split."""
     data_dir: Path | None = None
-    """The folder of TFDS data sets."""
+    """The folder of TFDS data sets, and of files that no package carries."""
 
 
 def run(config: Config, folder: RunFolder) -> None:
@@ -102,7 +102,7 @@ def check(config: Config) -> None:
       ValueError: if a name is unknown or given twice, or a number is out of its range.
     """
     known = {
-        "datasets": autows_data.DATASETS,
+        "datasets": autows_data.NAMES,
         "features": autows_features.FEATURES,
         "methods": tuple(autows_methods.METHODS),
     }

@@ -1,5 +1,11 @@
-"""Where the AutoWS benchmark gets its examples."""
+"""Where the AutoWS benchmark gets its examples.
 
+The paper's sets that no package carries are read from a folder (``--data-dir``): ``youtube``, ``yelp`` and ``imdb`` as
+WRENCH ships them, ``<name>/train.json`` and ``<name>/test.json``, or the latter two as prepared TFDS sets; ``ecg``,
+``ember`` and ``navier_stokes`` as ``<name>.npz`` with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+"""
+
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +22,10 @@ IMAGES = ("mnist", "permuted_mnist", "spherical_mnist", "fashion_mnist", "cifar1
 TEXTS = ("bbc_news", "trec_coarse", "sentiment_domains")
 OTHERS = ("digits", "darcy", "power_demand", "breast_cancer", "wine")
 DATASETS = (*IMAGES, *TEXTS, *OTHERS)
+LOCAL_TEXTS = ("youtube", "yelp", "imdb")
+LOCAL_ARRAYS = ("ecg", "ember", "navier_stokes")
+NAMES = (*DATASETS, *LOCAL_TEXTS, *LOCAL_ARRAYS)
+_TFDS_NAMES = {"yelp": "yelp_polarity_reviews", "imdb": "imdb_reviews"}
 #: What a foundation model is asked about the classes of a data set.
 _TEMPLATES = {
     "bbc_news": "a news article about {}",
@@ -24,6 +34,12 @@ _TEMPLATES = {
     "fashion_mnist": "a photo of a {}, a type of clothing.",
     "cifar10": "a photo of a {}.",
     **dict.fromkeys(("mnist", "permuted_mnist", "spherical_mnist"), "a photo of the number {}."),
+}
+#: The same for classes without names.
+_PROMPTS = {
+    "youtube": ("a comment on a video", "spam"),
+    "yelp": ("a negative review", "a positive review"),
+    "imdb": ("a negative review of a film", "a positive review of a film"),
 }
 
 
@@ -49,14 +65,17 @@ def load(name: str, *, data_dir: Path | None, train_examples: int, test_examples
     """Loads a data set; 0 takes all examples of a split.
 
     Raises:
-      ValueError: if the name is unknown.
+      ValueError: if the name is unknown, a folder is needed and not given, or a file does not hold what it should.
+      FileNotFoundError: if a file is not there.
     """
-    if name not in DATASETS:
-        raise ValueError(f"datasets must name some of {', '.join(DATASETS)}, got {name!r}")
+    if name not in NAMES:
+        raise ValueError(f"datasets must name some of {', '.join(NAMES)}, got {name!r}")
     if name in IMAGES:
         content = _images(name, data_dir)
     elif name in (*TEXTS, "digits"):
         content = _both(name, *(data.load(name, split=split) for split in ("train+validation", "test")))
+    elif name in (*LOCAL_TEXTS, *LOCAL_ARRAYS):
+        content = _local(name, _given(name, data_dir))
     else:
         content = {"darcy": _darcy, "power_demand": _power_demand}.get(name, lambda: _table(name))()
     train = slice(None, train_examples or None)
@@ -73,6 +92,12 @@ def load(name: str, *, data_dir: Path | None, train_examples: int, test_examples
     return cut
 
 
+def _given(name: str, data_dir: Path | None) -> Path:
+    if data_dir is None:
+        raise ValueError(f"{name} needs --data-dir, a folder that holds it")
+    return data_dir
+
+
 def _both(name: str, train: Dataset, test: Dataset) -> Content:
     classes = train.class_descriptions or train.class_names
     prompts = tuple(_TEMPLATES[name].format(text) for text in classes) if name in _TEMPLATES else ()
@@ -80,19 +105,46 @@ def _both(name: str, train: Dataset, test: Dataset) -> Content:
 
 
 def _images(name: str, data_dir: Path | None) -> Content:
-    if data_dir is None:
-        raise ValueError(f"{name} needs --data-dir, a folder of TFDS sets that holds it")
+    data_dir = _given(name, data_dir)
     source = "mnist" if name.endswith("mnist") and not name.startswith("fashion") else name
     # Of CIFAR-10 there may be the test split only; it is cut in 8,000 and 2,000.
     splits = ("test[:8000]", "test[8000:]") if name == "cifar10" else ("train", "test")
     content = _both(name, *(data.load(source, split=split, data_dir=data_dir) for split in splits))
     scale = lambda images: np.asarray(images, np.float32) / 255
     train, test = scale(content.train), scale(content.test)
-    if source == "mnist":
+    if train.shape[-1] == 1:
         train, test = train[..., 0], test[..., 0]
     if name == "permuted_mnist":
         train, test = (np.asarray(image_domains.permuted(images)) for images in (train, test))
     return content._replace(train=train, test=test)
+
+
+def _local(name: str, data_dir: Path) -> Content:
+    folder, arrays = data_dir / name, data_dir / f"{name}.npz"
+    if name in LOCAL_ARRAYS:
+        if not arrays.is_file():
+            raise FileNotFoundError(f"{name} needs the file {arrays} with x_train, y_train, x_test and y_test")
+        with np.load(arrays) as file:
+            parts = [file[key] for key in ("x_train", "y_train", "x_test", "y_test") if key in file]
+        if len(parts) < 4 or [len(x) for x in parts[::2]] != [len(y) for y in parts[1::2]]:
+            raise ValueError(f"{arrays} must hold x_train, y_train, x_test and y_test, as many labels as rows")
+        return Content(*(part.astype(np.float32 if i % 2 == 0 else np.int64) for i, part in enumerate(parts)))
+    if (folder / "train.json").is_file():
+        (x, y), (test_x, test_y) = (_wrench(folder / f"{split}.json") for split in ("train", "test"))
+        return Content(x, y, test_x, test_y, _PROMPTS[name])
+    if name not in _TFDS_NAMES:
+        raise FileNotFoundError(f"{name} needs the files train.json and test.json of WRENCH in {folder}")
+    train, test = (data.load(_TFDS_NAMES[name], split=split, data_dir=data_dir) for split in ("train", "test"))
+    return _both(name, train, test)._replace(prompts=_PROMPTS[name])
+
+
+def _wrench(path: Path) -> tuple[list[str], np.ndarray]:
+    """Texts and labels of a split, as WRENCH (Zhang et al., 2021) stores them."""
+    try:
+        rows = list(json.loads(path.read_text(encoding="utf-8")).values())
+        return [row["data"]["text"] for row in rows], np.array([int(row["label"]) for row in rows])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{path} must map ids to {{"label": ..., "data": {{"text": ...}}}} as WRENCH does') from error
 
 
 def _darcy() -> Content:

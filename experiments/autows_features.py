@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import image_features
-from experiments.autows_data import IMAGES, TEXTS, Content
+from experiments.autows_data import IMAGES, LOCAL_TEXTS, TEXTS, Content
 from zsml_jax import models
 from zsml_jax.typing import Encoder
 from zsml_jax.weaksup import protocol
@@ -17,7 +17,13 @@ FEATURES = ("raw", "pca", "minilm", "minilm_classes", "efficientnet", "clip")
 #: Features of a foundation model that was asked about the classes.
 ZERO_SHOT = ("minilm", "minilm_classes", "clip")
 #: The data sets of kinds that are not for all.
-_SUITED = {"minilm": TEXTS, "minilm_classes": TEXTS, "efficientnet": IMAGES, "clip": (*IMAGES, *TEXTS)}
+_SENTENCES = (*TEXTS, *LOCAL_TEXTS)
+_SUITED = {
+    "minilm": _SENTENCES,
+    "minilm_classes": _SENTENCES,
+    "efficientnet": IMAGES,
+    "clip": (*IMAGES, *_SENTENCES),
+}
 
 
 @dataclasses.dataclass(frozen=True)

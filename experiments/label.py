@@ -10,6 +10,7 @@ and ``report.md``. With ``--method iws --ask`` the questions of interactive weak
 
 import csv
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 import tyro
 
-from experiments import runner
+from experiments import autolabel_files, runner
 from zsml_jax.report.document import Document
 from zsml_jax.weaksup import affinity, analyze, goggles, iws, label_model, snuba
 
@@ -52,30 +53,36 @@ def main(argv: Sequence[str] | None = None) -> Path:
     with runner.refusals():
         x = read_features(options.features)
         labels, classes = read_labels(options.labels, len(x))
-        votes, posterior = label(options, x, labels)
-    write(options, votes, posterior, labels, classes)
+        votes, posterior, model = label(options, x, labels, classes)
+    write(options, votes, posterior, model, labels, classes)
     return options.out
 
 
-def label(options: Options, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Returns the votes, of a method that has functions, and the posterior of every example."""
-    key, k = jax.random.key(options.seed), int(labels.max()) + 1
+def label(
+    options: Options, x: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> tuple[np.ndarray | None, np.ndarray, str]:
+    """Returns the votes, of a method that has functions, the posterior of every example, and what gave it."""
+    key, k = jax.random.key(options.seed), len(classes)
     if options.method == "goggles":
         alike = affinity.cosine(x, x[labels != -1])[None]
-        return None, np.asarray(goggles.fit(alike, labels, key=key).posterior(alike))
+        return None, np.asarray(goggles.fit(alike, labels, key=key).posterior(alike)), options.method
     if options.method == "iws":
         candidates = 2 * x.shape[1]
         queries = min(25, max(1, candidates - 4))
         config = iws.Config(queries=queries, first_queries=min(4, candidates - queries))
-        functions = iws.fit(x, labels, config, key=key, expert=iws.ask_at_terminal if options.ask else None)
+        ask = functools.partial(iws.ask_at_terminal, classes=classes)
+        functions = iws.fit(x, labels, config, key=key, expert=ask if options.ask else None)
     else:
         polarity: Any = "unipolar" if options.method == "snuba_unipolar" else "multipolar"
         functions = snuba.fit(x, labels, snuba.Config(polarity=polarity), key=key)
     votes = functions.fitted_votes
-    fit: Callable[..., Any] = getattr(label_model, options.label_model).fit
+    # These two see accuracies in how three functions agree.
+    by_moments = options.label_model in ("metal", "flyingsquid")
+    name = "majority_vote" if by_moments and votes.shape[1] < 3 else options.label_model
+    fit: Callable[..., Any] = getattr(label_model, name).fit
     balance = np.bincount(labels[labels != -1], minlength=k) + 1
-    known = {} if options.label_model == "majority_vote" else {"class_balance": balance / balance.sum()}
-    return np.asarray(votes), np.asarray(fit(votes, k, **known).posterior(votes))
+    known = {} if name == "majority_vote" else {"class_balance": balance / balance.sum()}
+    return np.asarray(votes), np.asarray(fit(votes, k, **known).posterior(votes)), name
 
 
 def read_features(path: Path) -> np.ndarray:
@@ -101,7 +108,7 @@ def read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
         classes; the line is named.
     """
     given: dict[int, str] = {}
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for number, line in enumerate(csv.reader(file), start=1):
             if not line or (number == 1 and "row" in line[0].lower()):
                 continue
@@ -121,12 +128,16 @@ def read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
 
 
 def write(
-    options: Options, votes: np.ndarray | None, posterior: np.ndarray, labels: np.ndarray, classes: list[str]
+    options: Options,
+    votes: np.ndarray | None,
+    posterior: np.ndarray,
+    model: str,
+    labels: np.ndarray,
+    classes: list[str],
 ) -> None:
     """Writes the votes, the posteriors and the report."""
-    options.out.mkdir(parents=True, exist_ok=True)
     rows = [[i, *(f"{p:.6f}" for p in row)] for i, row in enumerate(posterior)]
-    _write_csv(options.out / "posteriors.csv", ["row", *classes], rows)
+    autolabel_files.write(options.out / "posteriors.csv", ["row", *classes], rows)
     seen = labels != -1
     told = {name: str(value) for name, value in dataclasses.asdict(options).items()}
     document = Document(options.out / "report.md", f"Labels by {options.method}", config=told)
@@ -136,20 +147,20 @@ def write(
         f"probable class agrees with {right:.1%} of the labels, which the method has seen."
     )
     if votes is not None:
+        if model != options.label_model:
+            document.text(
+                f"There are {votes.shape[1]} functions, and {options.label_model} needs three: the posteriors are "
+                f"those of {model}."
+            )
         names = [f"function {j}" for j in range(votes.shape[1])]
         words = [[i, *("" if v == -1 else classes[v] for v in row)] for i, row in enumerate(votes)]
-        _write_csv(options.out / "votes.csv", ["row", *names], words)
+        autolabel_files.write(options.out / "votes.csv", ["row", *names], words)
         whole = analyze(votes, len(classes))
         if (votes[seen] != -1).any():
             whole = whole._replace(accuracy=analyze(votes[seen], len(classes), labels[seen]).accuracy)
         document.table(whole.table(names, title="Functions on all examples; accuracy on those with a label"))
         document.text(f"{float(whole.any_coverage):.1%} of the examples have a vote.")
     document.write()
-
-
-def _write_csv(path: Path, heading: list[str], rows: list[list[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([heading, *rows])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from experiments.autows_features import Options, Problem
 from tests.models import tiny_clip
 from tests.weaksup.partly import blobs
 from zsml_jax import models
+from zsml_jax.data.dataset import Dataset
 from zsml_jax.report import RunFolder
 
 SMALL = [
@@ -137,6 +138,61 @@ def test_features_that_tell_nothing_are_labelled_by_none_and_stop_no_grid(method
     assert found == {"accuracy": None, "coverage": 0.0, "adjusted": 0.5, "end_model": None}
 
 
+def wrench(labels):
+    return json.dumps({str(i): {"label": y, "data": {"text": f"text {i} of {y}"}} for i, y in enumerate(labels)})
+
+
+def test_the_papers_texts_are_read_as_wrench_ships_them(tmp_path):
+    (tmp_path / "youtube").mkdir()
+    for split, labels in {"train": [0, 1, 1], "test": [1, 0]}.items():
+        (tmp_path / "youtube" / f"{split}.json").write_text(wrench(labels))
+    content = autows_data.load("youtube", data_dir=tmp_path, train_examples=2, test_examples=0)
+    assert content.train == ["text 0 of 0", "text 1 of 1"]
+    assert content.test_labels.tolist() == [1, 0]
+    assert content.prompts == ("a comment on a video", "spam")
+    assert autows_features.suited("youtube", "minilm")
+    assert autows_features.compute(content, "raw", Options()).x.shape[0] == 2
+
+
+@pytest.mark.parametrize("name", ["imdb", "yelp"])
+def test_imdb_and_yelp_may_be_tfds_sets(monkeypatch, tmp_path, name):
+    told = Dataset(name, "train", ["bad", "good"], np.arange(2), ("neg", "pos"))
+    asked = []
+    monkeypatch.setattr(autows_data.data, "load", lambda source, *, split, data_dir: asked.append(source) or told)
+    content = autows_data.load(name, data_dir=tmp_path, train_examples=0, test_examples=0)
+    assert asked == 2 * [{"imdb": "imdb_reviews", "yelp": "yelp_polarity_reviews"}[name]]
+    assert content.train == ["bad", "good"] and "negative" in content.prompts[0]
+
+
+def test_the_papers_other_sets_are_arrays_beside_which_their_figures_are_printed(tmp_path):
+    x, y, _ = (np.asarray(part) for part in blobs(n=160, k=2, d=3))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.savez(folder / "ember.npz", x_train=x[:100], y_train=y[:100], x_test=x[100:], y_test=y[100:])
+    run = start(tmp_path, "--datasets", "ember", "--methods", "few_shot", "--data-dir", str(folder))
+    published = json.loads((autows_methods_folder() / "figures.json").read_text())["ember"]["raw"]["few_shot"]
+    assert f" {published['accuracy']:.1f} |" in (run.path / "report.md").read_text()
+
+
+def test_local_files_that_are_not_there_or_hold_something_else_are_told(tmp_path):
+    load = lambda name: autows_data.load(name, data_dir=tmp_path, train_examples=0, test_examples=0)
+    with pytest.raises(FileNotFoundError, match=r"ecg needs the file .*ecg.npz with x_train, y_train"):
+        load("ecg")
+    with pytest.raises(FileNotFoundError, match=r"youtube needs the files train.json and test.json of WRENCH"):
+        load("youtube")
+    with pytest.raises(ValueError, match="there is no data set 'imdb_reviews'"):
+        load("imdb")
+    np.savez(tmp_path / "ecg.npz", x_train=np.ones((3, 2)), y_train=np.ones(2), x_test=np.ones((1, 2)), y_test=[0])
+    with pytest.raises(ValueError, match="as many labels as rows"):
+        load("ecg")
+    (tmp_path / "yelp").mkdir()
+    (tmp_path / "yelp" / "train.json").write_text('["a"]')
+    with pytest.raises(ValueError, match=r"train.json must map ids to \{\"label\": ..., .* as WRENCH does"):
+        load("yelp")
+    with pytest.raises(ValueError, match="youtube needs --data-dir"):
+        autows_data.load("youtube", data_dir=None, train_examples=0, test_examples=0)
+
+
 def test_principal_components_see_the_test_examples_only_when_asked():
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(30, 5)), 3 + rng.normal(size=(20, 5))
@@ -198,6 +254,20 @@ def test_votes_are_written_as_the_persons_own_words(tmp_path):
     rows = list(csv.DictReader((out / "votes.csv").read_text().splitlines()))
     assert {cell for row in rows for name, cell in row.items() if name != "row"} <= {"", "ham", "spam"}
     assert "| function 0 " in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize("model", ["metal", "flyingsquid", "naive_bayes"])
+def test_two_functions_are_counted_where_a_model_needs_three(tmp_path, model):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 60)
+    np.save(tmp_path / "x.npy", truth[:, None] + rng.normal(scale=0.3, size=(60, 1)))
+    (tmp_path / "labels.csv").write_text("\n".join(words(truth)), encoding="utf-8-sig")
+    files = ["--features", f"{tmp_path}/x.npy", "--labels", f"{tmp_path}/labels.csv", "--out", f"{tmp_path}/out"]
+    out = label.main([*files, "--label-model", model])
+    rows = list(csv.DictReader((out / "posteriors.csv").read_text().splitlines()))
+    assert np.mean([(float(row["ham"]) > 0.5) == truth[i] for i, row in enumerate(rows)]) > 0.8
+    told = f"There are 2 functions, and {model} needs three: the posteriors are those of majority_vote."
+    assert (told in (out / "report.md").read_text()) == (model != "naive_bayes")
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,19 @@ def test_the_final_sets_are_those_of_the_paper():
     assert limited.tolist() == [3, 1, 0]  # verified, then by (2 mean - 1) coverage: .27, .08 and .08
     every = iws.final_set(mean, coverage, asked, answers, silent, iws.Config(final="LSE-a"))
     assert every.tolist() == [3, 1, 0, 2] or every.tolist() == [3, 1, 2, 0]
-    nothing = iws.final_set(mean - 0.6, coverage, asked, ~answers & False, silent, iws.Config())
-    assert nothing.tolist() == [4]
+    refused = np.zeros(2, bool)
+    assert iws.final_set(mean - 0.6, coverage, asked, refused, silent, iws.Config()).tolist() == [0]
+    with pytest.raises(NoFunctionsError, match="the expert called every function useless"):
+        iws.final_set(mean, coverage, np.arange(5), np.zeros(5, bool), silent, iws.Config())
+
+
+def heuristics_of(functions):
+    return set(zip(functions.heuristics.part.tolist(), map(tuple, functions.heuristics.features), strict=True))
 
 
 @pytest.mark.slow
 def test_the_expert_is_asked_about_the_first_functions_too_and_a_useless_one_is_not_taken():
+    # The release counts the first functions as useful whatever the expert says.
     x, _, labels = blobs()
     questions = []
 
@@ -59,10 +66,53 @@ def test_the_expert_is_asked_about_the_first_functions_too_and_a_useless_one_is_
         return False
 
     functions = iws.fit(x, labels, FEW, key=KEY, expert=never)
-    assert len(questions) == 4
-    assert len({question.number for question in questions}) == 4
-    assert all(0 <= question.coverage <= 1 and "feature" in question.rule for question in questions)
-    assert 1 <= len(functions) <= 100
+    refused = {(["stump", "logistic"].index(question.family), question.features) for question in questions}
+    assert len(refused) == len(questions) == 4
+    assert len(functions) >= 1
+    assert not refused & heuristics_of(functions)
+
+
+@pytest.mark.slow
+def test_a_function_that_votes_as_often_for_both_classes_is_asked_about_and_taken():
+    # The release takes those for silent whose votes, 1 and -1, sum to zero.
+    truth = np.tile([0, 1], 20)
+    x = (2.0 * truth[:, None] - 1) * np.array([[1, 2]], np.float32)
+    labels = np.where(np.arange(40) < 20, truth, -1)
+    config = iws.Config(families=("stump",), queries=1, first_queries=1, ensemble=5)
+    questions = []
+    functions = iws.fit(x, labels, config, key=KEY, expert=lambda question: not questions.append(question))
+    assert {question.features for question in questions} == {(0,), (1,)}
+    np.testing.assert_array_equal(functions.fitted_votes, np.stack([truth, truth], axis=1))
+
+
+@pytest.mark.slow
+def test_nobody_is_asked_about_a_function_that_never_votes():
+    x, _, labels = blobs()
+    x = np.concatenate([np.ones((len(x), 6), np.float32), x], axis=1)
+    config = iws.Config(families=("stump",), queries=6, first_queries=4, ensemble=5)
+    questions = []
+    functions = iws.fit(x, labels, config, key=KEY, expert=lambda question: not questions.append(question))
+    assert 1 <= len(questions) <= 4
+    assert all(question.coverage > 0 and question.features[0] >= 6 for question in questions)
+    assert (functions.fitted_votes != -1).any(axis=0).all()
+
+
+@pytest.mark.slow
+def test_a_question_tells_where_a_function_votes_for_what():
+    x, _, labels = blobs()
+    asked = []
+    config = iws.Config(families=("stump",), queries=1, first_queries=3, ensemble=5)
+    functions = iws.fit(x, labels, config, key=KEY, expert=lambda question: not asked.append(question))
+    for question, votes in zip(asked, np.asarray(functions.fitted_votes).T, strict=False):
+        read = np.asarray(x)[:, question.features[0]]
+        assert question.coverage == pytest.approx((votes != -1).mean())
+        assert [region.label for region in question.regions] == np.unique(votes[votes != -1]).tolist()
+        for region in question.regions:
+            there = votes == region.label
+            assert region.coverage == pytest.approx(there.mean())
+            assert (region.low, region.high) == ((read[there].min(),), (read[there].max(),))
+        bar = 0.5 + functions.widths[asked.index(question)]
+        assert f"a class has a probability of at least {bar:.2f}" in question.rule
 
 
 @pytest.mark.slow
@@ -79,9 +129,13 @@ def test_labels_stand_in_for_the_expert_and_the_functions_vote_well():
 def test_a_person_answers_at_the_terminal(monkeypatch, capsys):
     replies = iter(["perhaps", "Y"])
     monkeypatch.setattr(builtins, "input", lambda prompt: next(replies))
-    question = iws.Question(3, "stump", (1,), 0.25, 0.9, "stump on feature 1 at 0.5")
-    assert iws.ask_at_terminal(question) is True
-    assert "stump on feature 1 at 0.5" in capsys.readouterr().out
+    region = iws.Region(1, 0.25, (0.5,), (2.0,))
+    question = iws.Question(3, "stump", (1,), 0.25, 0.9, "stump on feature 1 at 0.5", (region,))
+    assert iws.ask_at_terminal(question, ["ham", "spam"]) is True
+    told = capsys.readouterr().out
+    assert "stump on feature 1 at 0.5" in told
+    assert "spam for 25.0% of the examples: feature 1 from 0.5 to 2\n" in told
+    assert "right for 90% of the labelled examples" in told
 
 
 def test_candidates_that_are_all_silent_are_refused():

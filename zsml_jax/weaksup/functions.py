@@ -16,13 +16,14 @@ from zsml_jax.weaksup.vote_matrix import ABSTAIN, checked_features, mapped_over_
 
 
 class NoFunctionsError(ValueError):
-    """No heuristic is sure enough of any example to vote on it."""
+    """No function is left to vote: no heuristic is sure enough of any example, or an expert wants none."""
 
-    def __init__(self):
-        super().__init__(
-            "no heuristic is sure enough of any example to vote on it; give features that tell the classes apart, or "
-            "more labels"
-        )
+    def __init__(
+        self,
+        message: str = "no heuristic is sure enough of any example to vote on it; give features that tell the classes "
+        "apart, or more labels",
+    ):
+        super().__init__(message)
 
 
 @flax.struct.dataclass

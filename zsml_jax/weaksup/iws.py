@@ -9,14 +9,15 @@ which is large where usefulness is near the bar r, or unsure. In the end ``"LSE-
 called useful and all with :math:`\mu_j \ge r`; ``"LSE-ac"`` of the latter only those with the largest
 :math:`(2 \mu_j - 1) \cdot \text{coverage}_j`.
 
-The expert is a function of a number: labels stand in for one, or a person at the terminal answers
-(:func:`ask_at_terminal`). With more than two classes a function's votes are described class by class.
+The expert is a function of a :class:`Question`: labels stand in for one, or a person at the terminal answers
+(:func:`ask_at_terminal`). With more than two classes a function's votes are described class by class. Nobody is asked
+about functions that never vote, and those that were called useless are never taken.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,6 @@ from zsml_jax.weaksup.heuristics.candidates import Candidates, Family
 from zsml_jax.weaksup.heuristics.stumps import Stumps
 from zsml_jax.weaksup.partly_labelled import checked_examples
 from zsml_jax.weaksup.vote_matrix import ABSTAIN, summed_over_rows
-
-#: Says of the function of this number whether it is useful.
-Expert = Callable[[int], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ def fit(
     config: Config | None = None,
     *,
     key: Key,
-    expert: Expert | Callable[["Question"], bool] | None = None,
+    expert: Callable[["Question"], bool] | None = None,
 ) -> LabelingFunctions:
     """Finds labelling functions with the help of an expert.
 
@@ -96,7 +94,7 @@ def fit(
       The functions.
 
     Raises:
-      NoFunctionsError: if no candidate is sure enough of any example to vote on it.
+      NoFunctionsError: if no candidate is sure enough of any example to vote on it, or the expert calls all useless.
       ValueError: if features or labels are not sound, a class has no label, or there are fewer candidates than
         questions.
     """
@@ -112,11 +110,17 @@ def fit(
     if (asked_in_all := config.first_queries + config.queries) > h:
         raise ValueError(f"queries and first_queries must not exceed the {h} candidates, got {asked_in_all}")
     described = usefulness.describe(votes, k)
-    asked = [int(j) for j in jax.random.permutation(first_key, h)[: config.first_queries]]
     silent = np.asarray((votes == ABSTAIN).all(axis=0))
     if silent.all():
         raise function_sets.NoFunctionsError
-    answer = functools.partial(_answer, expert, found, widths, np.asarray(accuracy), np.asarray(coverage), config)
+    asked = [int(j) for j in jax.random.permutation(first_key, h) if not silent[j]][: config.first_queries]
+
+    def answer(number: int) -> bool:
+        if expert is None:
+            return bool(accuracy[number] > config.accuracy)
+        one = _functions(found, widths, jnp.array([number]), x, k)
+        return bool(expert(_question(number, one, x, float(accuracy[number]), k)))
+
     answers = [answer(j) for j in asked]
     for i in range(config.queries):
         mean, deviation = _predict(described, asked, answers, jax.random.fold_in(model_key, i), config)
@@ -129,17 +133,23 @@ def fit(
         answers.append(answer(asked[-1]))
     mean, _ = _predict(described, asked, answers, jax.random.fold_in(model_key, config.queries), config)
     chosen = final_set(mean, np.asarray(coverage), np.array(asked), np.array(answers), silent, config)
-    rows = jnp.asarray(chosen)
-    functions = LabelingFunctions(
-        heuristics=found.take(rows),
-        widths=widths[rows],
-        target=jnp.full(len(chosen), ABSTAIN),
-        kept=jnp.ones(len(chosen), bool),
-        prior=jnp.asarray(1 / k, x.dtype),
-        fitted_votes=jnp.zeros((0, len(chosen)), jnp.int8),
-        n_features=x.shape[1],
-    )
-    return dataclasses.replace(functions, fitted_votes=function_sets.vote(functions, x))
+    return _functions(found, widths, jnp.asarray(chosen), x, k)
+
+
+class Region(NamedTuple):
+    """Where a function votes for a class.
+
+    Attributes:
+      label: the class.
+      coverage: the share of all examples that it gives this class.
+      low: the least value of each of its features among them.
+      high: the largest.
+    """
+
+    label: int
+    coverage: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +162,8 @@ class Question:
       features: the columns that it reads.
       coverage: the share of all examples that it votes on.
       accuracy: on its votes for labelled examples; NaN where it has none.
-      rule: what it does, in words.
+      rule: what it is, in words.
+      regions: what it votes for where, for each class that it votes for.
     """
 
     number: int
@@ -161,11 +172,24 @@ class Question:
     coverage: float
     accuracy: float
     rule: str
+    regions: tuple[Region, ...]
 
 
-def ask_at_terminal(question: Question) -> bool:
-    """Shows a function at the terminal and asks a person whether it is useful; an expert for :func:`fit`."""
-    print(f"{question.rule}\n  votes on {question.coverage:.0%} of the examples")
+def ask_at_terminal(question: Question, classes: Sequence[str] = ()) -> bool:
+    """Shows a function at the terminal and asks a person whether it is useful; an expert for :func:`fit`.
+
+    Args:
+      question: what is known of the function.
+      classes: the names of the classes, if they have any.
+    """
+    print(question.rule)
+    for label, coverage, low, high in question.regions:
+        name = classes[label] if classes else f"class {label}"
+        ranges = zip(question.features, low, high, strict=True)
+        where = ", ".join(f"feature {column} from {a:.4g} to {b:.4g}" for column, a, b in ranges)
+        print(f"  {name} for {coverage:.1%} of the examples: {where}")
+    if not np.isnan(question.accuracy):
+        print(f"  right for {question.accuracy:.0%} of the labelled examples that it votes on")
     while True:
         reply = input("useful? [y/n] ").strip().lower()
         if reply in ("y", "yes", "n", "no"):
@@ -182,37 +206,56 @@ def final_set(
 ) -> Int[np.ndarray, " m"]:
     """Returns the numbers of the functions that are taken, those called useful first.
 
-    If nobody was called useful and nothing predicted to be, the function with the largest mean is taken.
+    If none was called useful and none is predicted to be, the one with the largest mean is taken of those left.
+
+    Raises:
+      NoFunctionsError: if none is left.
     """
     verified = asked[answers]
-    rest = np.setdiff1d(np.flatnonzero((mean >= config.bar) & ~silent), asked)
+    left = np.setdiff1d(np.flatnonzero(~silent), asked)
+    rest = left[mean[left] >= config.bar]
     value = (2 * mean - 1) * coverage
     rest = rest[np.argsort(-value[rest], kind="stable")]
     if config.final == "LSE-ac":
         rest = rest[: config.limit]
     chosen = np.concatenate([verified, rest])
-    return chosen if len(chosen) else np.array([np.argmax(np.where(silent, -np.inf, mean))])
+    if not len(chosen) and not len(left):
+        raise function_sets.NoFunctionsError("the expert called every function useless")
+    return chosen if len(chosen) else left[[mean[left].argmax()]]
 
 
-def _answer(
-    expert: Callable | None,
-    found: Candidates,
-    widths: Array,
-    accuracy: np.ndarray,
-    coverage: np.ndarray,
-    config: Config,
-    number: int,
-) -> bool:
-    if expert is None:
-        return bool(accuracy[number] > config.accuracy)
-    part = int(np.searchsorted(np.cumsum(found.sizes), number, side="right"))
-    one = found.take(jnp.array([number]))
-    columns, only = one.features[0], one.parts[part]
-    family = type(found.parts[part]).__name__.lower().rstrip("s")
-    threshold = f" at {float(only.threshold[0]):.4g}" if isinstance(only, Stumps) else ""
-    rule = f"{family} on feature {', '.join(map(str, columns))}{threshold}, abstains below {float(widths[number]):.2f}"
-    share = float(coverage[number])
-    return bool(expert(Question(number, family, tuple(columns), share, float(accuracy[number]), rule)))
+def _functions(found: Candidates, widths: Array, rows: Array, x: Array, k: int) -> LabelingFunctions:
+    """The candidates of these numbers as a set, which has voted."""
+    m = len(rows)
+    functions = LabelingFunctions(
+        heuristics=found.take(rows),
+        widths=widths[rows],
+        target=jnp.full(m, ABSTAIN),
+        kept=jnp.ones(m, bool),
+        prior=jnp.asarray(1 / k, x.dtype),
+        fitted_votes=jnp.zeros((0, m), jnp.int8),
+        n_features=x.shape[1],
+    )
+    return dataclasses.replace(functions, fitted_votes=function_sets.vote(functions, x))
+
+
+def _question(number: int, one: LabelingFunctions, x: Array, accuracy: float, k: int) -> Question:
+    columns = one.heuristics.features[0]
+    part = one.heuristics.parts[int(one.heuristics.part[0])]
+    family = type(part).__name__.lower().rstrip("s")
+    threshold = f" at {float(part.threshold[0]):.4g}" if isinstance(part, Stumps) else ""
+    bar = float(one.prior + one.widths[0])
+    rule = (
+        f"{family} on feature {', '.join(map(str, columns))}{threshold}, votes where a class has a probability of at "
+        f"least {bar:.2f}"
+    )
+    votes, read = np.asarray(one.fitted_votes)[:, 0], np.asarray(x)[:, columns]
+    regions = []
+    for label in range(k):
+        if (voted := votes == label).any():
+            low, high = read[voted].min(axis=0), read[voted].max(axis=0)
+            regions.append(Region(label, float(voted.mean()), tuple(low.tolist()), tuple(high.tolist())))
+    return Question(number, family, tuple(columns), float((votes != ABSTAIN).mean()), accuracy, rule, tuple(regions))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "families"))
