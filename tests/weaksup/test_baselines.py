@@ -72,6 +72,18 @@ def test_propagation_is_scikit_learns():
     np.testing.assert_allclose(ours.posterior, peer.label_distributions_, atol=1e-3)
 
 
+def test_propagation_is_scikit_learns_far_from_zero():
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(np.arange(100) % 2)
+    year, hectopascals = 2010 + 8 * rng.random(100), 1000 + rng.normal(size=100) + 1.5 * (2 * truth - 1)
+    x = np.stack([year, hectopascals], axis=1).astype(np.float32)
+    labels = np.where(np.arange(100) < 30, truth, -1)
+    ours = label_propagation.propagate(x, labels, gamma=5.0)
+    peer = LabelPropagation(kernel="rbf", gamma=5.0, max_iter=1000).fit(x.astype(np.float64), labels)
+    assert ours.converged
+    np.testing.assert_allclose(ours.posterior, peer.label_distributions_, atol=1e-3)
+
+
 def test_the_width_is_tuned_on_hidden_labels_and_the_others_cannot_change_it():
     x, _, labels = blobs(n=80, k=2, labelled=30)
     chosen = label_propagation.tune(x, labels, key=KEY, gammas=(1e-6, 0.3, 50.0), folds=3)
@@ -124,6 +136,34 @@ def test_fits_run_under_jit_and_vmap():
     ):
         looped = jnp.stack([run(each) for each in xs])
         np.testing.assert_allclose(jax.jit(jax.vmap(run))(xs), looped, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(40), "weights must be .* of a positive, finite sum, got values from 0 to 0"),
+        (np.full(40, np.nan), "weights must be finite, .* got values from nan to nan"),
+        (np.arange(40) - 1.0, "weights must be .* not negative .* got values from -1 to 38"),
+        (np.full(40, 1e39), "weights must be finite, .* got values from inf to inf"),
+        (np.full(40, 3e38), r"weights must be .* finite sum, got values from 3e\+38 to 3e\+38"),
+        (np.ones(39), r"weights must have shape \(40,\), got shape \(39,\)"),
+        (np.ones((40, 1)), r"weights must have shape \(40,\), got shape \(40, 1\)"),
+    ],
+)
+def test_unsound_weights_are_refused_by_end_models(weights, message, unchecked_types):
+    x, truth, _ = blobs(n=40)
+    posterior = np.eye(2, dtype=np.float32)[truth]
+    with pytest.raises(ValueError, match=message):
+        end_model.fit(x, posterior, key=KEY, weights=weights)
+    with pytest.raises(ValueError, match=message):
+        softmax_regression.fit_soft(x, posterior, weights)
+
+
+def test_traced_weights_pass_and_equal_ones_are_none_at_all():
+    x, truth, _ = blobs(n=40)
+    posterior = np.eye(2, dtype=np.float32)[truth]
+    fit = lambda weights: softmax_regression.fit_soft(x, posterior, weights).posterior(x)
+    np.testing.assert_allclose(jax.jit(fit)(jnp.ones(40)), fit(None), atol=1e-5)
 
 
 def test_foundation_models_vote_where_they_are_sure():

@@ -59,6 +59,26 @@ def test_regressions_are_scikit_learns(k, c):
         np.testing.assert_allclose(probs[:, j], peer.predict_proba(np.asarray(x)[:, chosen]), atol=2e-4)
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_regressions_are_scikit_learns_far_from_zero(k):
+    x, y, _ = blobs(60, k, 3)
+    x = np.asarray(x + jnp.array([300.0, -2e3, 1e4]))
+    weights = (np.arange(60) < 40).astype(np.float32)
+    columns = candidates.combinations(3, 2)[1]
+    fitted = logistic.fit(jnp.asarray(x), jnp.asarray(y), jnp.asarray(weights), k, columns)
+    probs = fitted.probs(x)
+    for j, chosen in enumerate(columns):
+        exact = x[:, chosen] - x[:, chosen].mean(axis=0, dtype=np.float64)  # the peer, too, is lost without it
+        peer = LogisticRegression(solver="newton-cholesky", tol=1e-8).fit(exact, y, weights)
+        np.testing.assert_allclose(probs[:, j], peer.predict_proba(exact), atol=1e-5)
+
+
+def test_without_any_weight_a_regression_finds_all_classes_equally_likely():
+    x, y, _ = blobs(20, 2, 2)
+    fitted = logistic.fit(x, jnp.asarray(y), jnp.zeros(20), 2, np.array([[0], [1]]))
+    np.testing.assert_allclose(fitted.probs(x), 0.5, atol=1e-6)
+
+
 def test_a_regression_of_one_class_alone_stays_finite():
     x, _, _ = blobs(20, 2, 2)
     fitted = logistic.fit(x, jnp.zeros(20, int), jnp.ones(20), 2, np.array([[0], [1]]))

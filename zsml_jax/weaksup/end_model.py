@@ -13,7 +13,7 @@ from jaxtyping import Float
 from zsml_jax.typing import AnyArray, Array, Key, Scalar
 from zsml_jax.weaksup.perceptron import logits
 from zsml_jax.weaksup.softmax_regression import checked_posteriors
-from zsml_jax.weaksup.vote_matrix import checked_features
+from zsml_jax.weaksup.vote_matrix import checked_features, checked_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +83,12 @@ def fit(
       weight_decay: of AdamW.
 
     Raises:
-      ValueError: if the features are not sound, or the posteriors are no distributions of as many examples.
+      ValueError: if features or weights are not sound, or the posteriors are no distributions of as many examples.
     """
     config = config or Config()
     x = checked_features(features)
     q = checked_posteriors(posteriors, len(x))
-    given = jnp.ones(len(x)) if weights is None else jnp.asarray(weights, x.dtype)
-    return _fit(x, q, given, key, learning_rate, weight_decay, config=config)
+    return _fit(x, q, checked_weights(weights, len(x)), key, learning_rate, weight_decay, config=config)
 
 
 @functools.partial(jax.jit, static_argnames="config")

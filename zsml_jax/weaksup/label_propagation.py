@@ -95,6 +95,8 @@ def tune(
 def _propagate(
     x: Array, rows: Array, labels: Array, gamma: Array, tolerance: Array, max_iterations: Array, *, k: int
 ) -> PropagationOutput:
+    # Squares about the mean, lest their difference be lost in float32.
+    x = x - x.mean(axis=0)
     norms = (x**2).sum(axis=1)
     squares = jnp.maximum(norms[:, None] - 2 * x @ x.T + norms, 0)
     kernel = jnp.exp(-gamma * squares)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from zsml_jax.typing import AnyArray, Array, Key, Scalar
 from zsml_jax.weaksup.partly_labelled import checked_examples, hidden_folds
-from zsml_jax.weaksup.vote_matrix import checked_features
+from zsml_jax.weaksup.vote_matrix import checked_features, checked_weights
 
 #: The inverse penalties that :func:`tune` chooses from, the strongest penalty first.
 INVERSE_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -132,12 +132,11 @@ def fit_soft(
       max_iterations: L-BFGS steps at most.
 
     Raises:
-      ValueError: if the features are not sound, or the posteriors are no distributions of as many examples.
+      ValueError: if features or weights are not sound, or the posteriors are no distributions of as many examples.
     """
     x = checked_features(features)
     q = checked_posteriors(posteriors, len(x))
-    given = jnp.ones(len(x)) if weights is None else jnp.asarray(weights, x.dtype)
-    return _fit(x, q, given, inverse_penalty, tolerance, max_iterations)
+    return _fit(x, q, checked_weights(weights, len(x)), inverse_penalty, tolerance, max_iterations)
 
 
 def checked_posteriors(posteriors: Float[AnyArray, "n k"], n: int) -> Float[Array, "n k"]:

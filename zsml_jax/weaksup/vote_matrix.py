@@ -81,7 +81,8 @@ def checked_features(features: Float[AnyArray, "n d"], *, name: str = "features"
       d: how many columns there must be, where that is known.
 
     Raises:
-      ValueError: if they are no matrix of floats, are empty, hold a number that is not finite, or have other columns.
+      ValueError: if they are no matrix of floats, are empty, hold a number that is not finite in float32, or have other
+        columns.
     """
     shape = np.shape(features)
     if len(shape) != 2 or 0 in shape:
@@ -90,10 +91,35 @@ def checked_features(features: Float[AnyArray, "n d"], *, name: str = "features"
         raise ValueError(f"{name} must have {d} columns, as what was fitted, got shape {shape}")
     if not jnp.issubdtype(jnp.result_type(features), jnp.floating):
         raise ValueError(f"{name} must hold floats, got dtype {jnp.result_type(features)}")
-    if not is_traced(features) and not np.isfinite(sums := np.asarray(features).sum(axis=1)).all():
-        row = int(np.argmin(np.isfinite(sums)))
-        raise ValueError(f"{name} must be finite; row {row} is not")
+    if not is_traced(features):
+        values = np.asarray(features)
+        with np.errstate(over="ignore"):
+            for start in range(0, len(values), _ROWS):
+                finite = np.isfinite(values[start : start + _ROWS].astype(np.float32, copy=False))
+                if not finite.all():
+                    row = start + int(finite.all(axis=1).argmin())
+                    raise ValueError(f"{name} must be finite in float32; row {row} is not")
     return jnp.asarray(features, jnp.float32)
+
+
+def checked_weights(weights: Float[AnyArray, " n"] | None, n: int) -> Float[Array, " n"]:
+    """Returns the weights of n examples as a float32 JAX array, ones where nothing is given.
+
+    Raises:
+      ValueError: if there are not n, one is negative or not finite in float32, or their sum is zero or not finite.
+    """
+    if weights is None:
+        return jnp.ones(n, jnp.float32)
+    if np.shape(weights) != (n,):
+        raise ValueError(f"weights must have shape ({n},), got shape {np.shape(weights)}")
+    if not is_traced(weights):
+        with np.errstate(over="ignore"):
+            values = np.asarray(weights).astype(np.float32)
+            total = values.sum()
+        if not (values >= 0).all() or not 0 < total < np.inf:
+            span = f"from {values.min():g} to {values.max():g}"
+            raise ValueError(f"weights must be finite, not negative and of a positive, finite sum, got values {span}")
+    return jnp.asarray(weights, jnp.float32)
 
 
 def checked_balance(class_balance: AnyArray | None, k: int) -> Float[Array, " k"]:

@@ -26,17 +26,19 @@ class Logistic:
 
     Attributes:
       feature: the columns that each reads, ``(h, c)``.
+      centre: what is subtracted from them, ``(h, c)``.
       weights: ``(h, c, k)``.
-      bias: ``(h, k)``.
+      bias: at the centre, ``(h, k)``.
     """
 
     feature: Int[AnyArray, "*batch h c"]
+    centre: Float[AnyArray, "*batch h c"]
     weights: Float[AnyArray, "*batch h c k"]
     bias: Float[AnyArray, "*batch h k"]
 
     def probs(self, features: Float[AnyArray, "n d"]) -> Float[Array, "n h k"]:
         """Returns the class probabilities of each example by each regression."""
-        x = jnp.asarray(features)[:, self.feature]
+        x = jnp.asarray(features)[:, self.feature] - self.centre
         logits = jnp.einsum("nhc,hck->nhk", x, self.weights, precision="highest") + self.bias
         return jax.nn.softmax(logits, axis=-1)
 
@@ -64,15 +66,17 @@ def fit(
       max_iterations: Newton steps at most, refused ones included.
 
     Returns:
-      The regressions. Features are standardised within, which changes nothing of the result but its rounding.
+      The regressions, about the weighted mean of the features: the intercept is free, so that only rounding changes.
     """
-    columns = jnp.asarray(combinations)
+    columns, total = jnp.asarray(combinations), weights.sum()
+    centre = (weights / jnp.where(total > 0, total, 1)) @ features
+    x = features - centre
     # With two classes one row of weights, twice as long in logits, has the penalty of scikit-learn's binary form.
     solve = _binary if k == 2 else _multinomial
     c = jnp.asarray(inverse_penalty, features.dtype)
-    one = lambda chosen: solve(features[:, chosen], labels, weights, k, c, max_iterations)
+    one = lambda chosen: solve(x[:, chosen], labels, weights, k, c, max_iterations)
     weight, bias = jax.vmap(one)(columns)
-    return Logistic(columns, weight, bias)
+    return Logistic(columns, centre[columns], weight, bias)
 
 
 def _binary(x: Array, labels: Array, weights: Array, k: int, c: Array, max_iterations: int) -> tuple[Array, Array]:
