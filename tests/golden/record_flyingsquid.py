@@ -1,4 +1,4 @@
-"""Records what FlyingSquid makes of votes, for tests/weaksup/label_model/test_flyingsquid.py.
+"""Records what FlyingSquid makes of votes, for tests/weaksup/label_model/test_oracles.py.
 
     python -m tests.golden.record_flyingsquid FOLDER
 

@@ -21,6 +21,16 @@ def test_few_shot_regression_is_scikit_learns(k):
     np.testing.assert_allclose(fitted.posterior(x), peer.predict_proba(np.asarray(x)), atol=2e-3)
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_few_shot_regression_of_features_far_from_zero_converges_to_scikit_learns_about_their_mean(k):
+    x, truth, labels = blobs(k=k)
+    x = np.asarray(x)
+    fitted = softmax_regression.fit_labelled(x + 1000, labels)
+    peer = LogisticRegression(tol=1e-8, max_iter=2000).fit(x[:60], truth[:60])
+    assert fitted.converged and fitted.iterations < 100
+    np.testing.assert_allclose(fitted.posterior(x + 1000), peer.predict_proba(x), atol=5e-3)
+
+
 def test_more_columns_than_labels_are_no_obstacle():
     x, truth, labels = blobs(n=60, d=200, labelled=20)
     fitted = softmax_regression.fit_labelled(x, labels)

@@ -162,6 +162,9 @@ def checked_posteriors(posteriors: Float[AnyArray, "n k"], n: int) -> Float[Arra
 def _fit(x: Array, q: Array, given: Array, c: Array, tolerance: Array, max_iterations: Array) -> SoftmaxRegression:
     (n, d), k = x.shape, q.shape[1]
     ridge = 1.0 if k == 2 else 0.5
+    # The intercept is free, so that only the steps are others about the mean, and far fewer where that is large.
+    centre = x.mean(axis=0)
+    x = x - centre
     # The penalised weights lie in the span of the rows. Fewer rows than columns are turned into it, which changes no
     # product and no length, and leaves as many columns as rows.
     basis = jnp.linalg.qr(x.T)[0] if n < d else None
@@ -192,4 +195,4 @@ def _fit(x: Array, q: Array, given: Array, c: Array, tolerance: Array, max_itera
     state = (start, optimizer.init(start), jnp.asarray(jnp.inf, x.dtype), jnp.asarray(0))
     (weights, bias), _, size, iterations = jax.lax.while_loop(unfinished, step, state)
     weights = weights if basis is None else basis @ weights
-    return SoftmaxRegression(weights, bias, converged=size <= tolerance, iterations=iterations)
+    return SoftmaxRegression(weights, bias - centre @ weights, converged=size <= tolerance, iterations=iterations)

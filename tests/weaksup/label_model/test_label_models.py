@@ -24,8 +24,21 @@ def draw(seed, n=300, **options):
     return synthetic.independent_votes(jax.random.key(seed), n, ACCURACIES, **{"propensities": 0.7, **options})
 
 
+def draw_where_abstaining_informs(n):
+    """Three functions that are right at 0.85 and vote on a tenth of class 0 and on six tenths of class 1."""
+    voting = np.array([0.1, 0.6])
+    table = np.concatenate([[1 - voting], voting * np.array([[0.85, 0.15], [0.15, 0.85]])])
+    return synthetic.votes_of_tables(jax.random.key(1), n, np.stack([table] * 3), class_balance=np.full(2, 0.5))
+
+
 def accuracy(problem, posterior):
     return float((posterior.argmax(axis=1) == problem.labels).mean())
+
+
+def mean_log_likelihood(model, votes):
+    tables = np.asarray(model.log_likelihood, np.float64)
+    joint = model.log_prior + sum(table[vote + 1] for table, vote in zip(tables, np.asarray(votes).T, strict=True))
+    return np.logaddexp.reduce(joint, axis=1).mean()
 
 
 @pytest.mark.slow
@@ -179,6 +192,53 @@ def test_em_ends_where_the_likelihood_no_longer_grows():
     for name in ("dawid_skene", "naive_bayes"):
         assert MODELS[name](votes, 2).converged
         assert not MODELS[name](votes, 2, max_iterations=1).converged
+
+
+@pytest.mark.parametrize("abstains_inform", [False, True])
+def test_the_likelihood_never_falls_from_one_step_of_em_to_the_next(abstains_inform):
+    votes = draw_where_abstaining_informs(2000).votes
+    options = {"abstains_inform": abstains_inform, "tolerance": -1.0}
+    steps = [label_model.dawid_skene.fit(votes, 2, max_iterations=i, **options) for i in range(12)]
+    assert (np.diff([mean_log_likelihood(step, votes) for step in steps]) > -1e-6).all()
+
+
+def test_where_abstaining_informs_examples_without_a_vote_count_in_the_prior():
+    problem = draw_where_abstaining_informs(10_000)
+    options = {"tolerance": 1e-7, "max_iterations": 2000}
+    fitted = label_model.dawid_skene.fit(problem.votes, 2, abstains_inform=True, **options)
+    assert fitted.converged
+    np.testing.assert_allclose(np.exp(fitted.log_prior), 0.5, atol=0.03)
+    best = accuracy(problem, problem.oracle.posterior(problem.votes))
+    assert accuracy(problem, fitted.posterior(problem.votes)) > best - 0.01
+
+
+def test_posteriors_against_the_rest_do_not_underflow_and_log_odds_decide_where_they_round_to_one():
+    table = jnp.array([[0.0, 0, 0], [40, 60, -50], [-40, -50, -60], [-130, -131, -132]])  # abstain, 0, 1, 2
+    model = label_model.TripletModel(table[None], prior_log_odds=-jnp.log(2 * jnp.ones(3)), accuracies=jnp.ones((3, 1)))
+    votes = np.array([[-1], [0], [1], [2]])
+    rare = np.exp([0.0, -1, -2])
+    expected = [np.full(3, 1 / 3), [0.5, 0.5, 0], np.exp([0, -10, -20]), rare / rare.sum()]
+    np.testing.assert_allclose(model.posterior(votes), expected, atol=1e-4)
+    np.testing.assert_array_equal(model.predict(votes), [-1, 1, 0, 0])
+
+
+def test_a_hundred_functions_that_seldom_vote_together_are_right_together():
+    problem = synthetic.independent_votes(jax.random.key(0), 300, np.full(100, 0.5), k=10, propensities=0.2)
+    model = label_model.flyingsquid.fit(problem.votes, 10)
+    assert (model.predict(problem.votes) == problem.labels).mean() > 0.95
+    assert accuracy(problem, model.posterior(problem.votes)) > 0.95
+
+
+def test_triplets_give_a_distribution_where_as_many_functions_vote_for_each_class():
+    problem = synthetic.independent_votes(jax.random.key(0), 2000, np.full(200, 0.7), k=10)
+    model = label_model.flyingsquid.fit(problem.votes, 10)
+    votes = np.arange(200)[None] % 10
+    tables = np.asarray(model.log_odds, np.float64)
+    log_odds = np.asarray(model.prior_log_odds) + tables[np.arange(200), votes[0] + 1].sum(axis=0)
+    assert log_odds.max() < -104  # the exponential of which is no float32
+    expected = np.exp(log_odds - np.logaddexp.reduce(log_odds))
+    np.testing.assert_allclose(model.posterior(votes)[0], expected, atol=1e-4)
+    np.testing.assert_array_equal(model.predict(votes), [log_odds.argmax()])
 
 
 def test_weights_are_the_log_odds_of_accuracies_on_labels():

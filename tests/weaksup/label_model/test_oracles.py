@@ -1,5 +1,6 @@
-"""The label models beside the libraries that have them, on the same votes."""
+"""The label models beside the libraries that have them, or their formulas in numpy, on the same votes."""
 
+import itertools
 import warnings
 from pathlib import Path
 
@@ -41,6 +42,32 @@ def snorkel_posterior(votes, k, *, seed, **options):
         fitted = model.LabelModel(cardinality=k, verbose=False)
         fitted.fit(votes, seed=seed, progress_bar=False, **options)
         return fitted.predict_proba(votes), np.random.RandomState(seed).random_sample()
+
+
+def released_triplets(signed, balance):
+    """FlyingSquid's posterior, of its binary class as released, for votes 1, -1 and 0; it has the balance twice."""
+    n, m = signed.shape
+    moments = signed.T.astype(float) @ signed / n
+    joint = (2 - m) * np.log(balance)
+    for i in range(m):
+        pairs = list(itertools.combinations([j for j in range(m) if j != i], 2))
+        means = [moments[j, l] and np.sqrt(abs(moments[i, j] * moments[i, l] / moments[j, l])) for j, l in pairs]
+        positive, silent = (signed[:, i] == 1).mean(), (signed[:, i] == 0).mean()
+        # Of votes 1, 0, -1 with class 1, then -1: all, vote 1, vote 0, class 1, vote = class, vote 0 with class 1.
+        sums = [[1, 1, 1, 1, 1, 1], [1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0], [1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 1]]
+        known = [1, positive, silent, balance[1], (1 + np.mean(means) - silent) / 2, silent * balance[1]]
+        table = np.abs(np.linalg.solve([*sums, [0, 1, 0, 0, 0, 0]], known)).reshape(2, 3)
+        joint = joint + np.log(table[::-1, 1 - signed[:, i]] / table.sum()).T
+    return np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+
+
+def released_one_against_the_rest(votes, balance):
+    columns = []
+    for label, share in enumerate(balance):
+        signed = np.select([votes == -1, votes == label], [0, 1], -1)
+        once = released_triplets(signed, np.array([1 - share, share])) / [1 - share, share]
+        columns.append(once[:, 1] / once.sum(axis=1))
+    return np.stack(columns, axis=1) / np.sum(columns, axis=0)[:, None]
 
 
 @pytest.mark.oracle
@@ -94,31 +121,59 @@ def test_the_released_flyingsquid_counts_the_class_balance_twice(name):
     np.testing.assert_allclose(twice / twice.sum(axis=1, keepdims=True), recorded[f"{name}_skewed"], atol=1e-5)
 
 
-def test_one_against_the_rest_is_the_binary_method_for_each_class():
-    votes, _ = draw(4, n=500, k=3)
-    posterior = label_model.flyingsquid.fit(votes, 3).posterior(votes)
-    columns = []
-    for label in range(3):
-        binary = np.where(votes == -1, -1, votes == label).astype(int)
-        fitted = label_model.flyingsquid.fit(binary, 2, class_balance=np.array([2 / 3, 1 / 3]))
-        columns.append(fitted.posterior(binary)[:, 1])
-    expected = np.stack(columns, axis=1)
-    np.testing.assert_allclose(posterior, expected / expected.sum(axis=1, keepdims=True), atol=1e-4)
+@pytest.mark.parametrize("name", ["all_vote", "abstaining"])
+@pytest.mark.parametrize(("balance_name", "balance"), [("equal", [0.5, 0.5]), ("skewed", [0.8, 0.2])])
+def test_the_formula_of_the_released_flyingsquid_gives_what_it_gave(name, balance_name, balance):
+    recorded = np.load(GOLDEN)
+    posterior = released_triplets(recorded[name], np.array(balance))
+    np.testing.assert_allclose(posterior, recorded[f"{name}_{balance_name}"], atol=1e-9)
+
+
+@pytest.mark.parametrize("balance", [[1 / 3, 1 / 3, 1 / 3], [0.5, 0.3, 0.2]])
+def test_one_against_the_rest_is_the_released_binary_method_for_each_class(balance):
+    votes, _ = draw(4, n=500, k=3, class_balance=np.array(balance))
+    posterior = label_model.flyingsquid.fit(votes, 3, class_balance=np.array(balance)).posterior(votes)
+    np.testing.assert_allclose(posterior, released_one_against_the_rest(votes, balance), atol=1e-5)
+
+
+def test_functions_that_agree_as_often_as_they_differ_decide_no_triplet():
+    votes, _ = draw(15, n=200, propensities=0.7)
+    signed = np.select([votes == 1, votes == 0], [1, -1], 0)
+    assert (signed.T @ signed == 0).any()
+    posterior = label_model.flyingsquid.fit(votes, 2).posterior(votes)
+    np.testing.assert_allclose(posterior, released_triplets(signed, np.full(2, 0.5)), atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_weighted_vote_is_the_share_of_a_class_in_the_log_odds_of_accuracies(k):
+    votes, labels = (np.array(x) for x in draw(5, k=k))
+    votes[:, 4] = (labels + 1) % k  # never right
+    votes[:20] = -1
+    accuracy = ((votes == labels[:, None]).sum(axis=0) + 1) / ((votes != -1).sum(axis=0) + k)
+    weights = np.maximum(np.log((k - 1) * accuracy / (1 - accuracy)), 0)
+    scores = np.array([[weights[row == label].sum() for label in range(k)] for row in votes])
+    scores[scores.sum(axis=1) == 0] = 1
+    fitted = label_model.weighted_vote.fit(votes, k, labels=labels)
+    np.testing.assert_allclose(fitted.posterior(votes), scores / scores.sum(axis=1, keepdims=True), atol=1e-6)
+    expected = np.where((votes != -1).any(axis=1), scores.argmax(axis=1), -1)
+    np.testing.assert_array_equal(fitted.predict(votes), expected)
 
 
 @pytest.mark.oracle
 @pytest.mark.slow
-def test_accuracy_is_not_below_that_of_the_libraries_over_100_problems():
-    problems = [draw(seed, n=200, propensities=0.7) for seed in range(100)]
-    rates = {name: [] for name in ("majority", "ds", "one_coin", "metal")}
+@pytest.mark.parametrize("k", [2, 3])
+def test_accuracy_is_not_below_that_of_the_libraries_over_100_problems(k):
+    problems = [draw(seed, n=200, k=k, propensities=0.7) for seed in range(100)]
+    rates = {name: [] for name in ("majority", "ds", "one_coin", "metal", "flyingsquid")}
     mean = lambda posterior, labels, voted: (posterior.argmax(axis=1) == labels)[voted].mean()
     for seed, (votes, labels) in enumerate(problems):
         voted = (votes != -1).any(axis=1)
         pairs = {
-            "majority": (label_model.majority_vote.fit(votes, 2), crowd_kit("MajorityVote", votes)),
-            "ds": (label_model.dawid_skene.fit(votes, 2), crowd_kit("DawidSkene", votes)),
-            "one_coin": (label_model.naive_bayes.fit(votes, 2), crowd_kit("OneCoinDawidSkene", votes)),
-            "metal": (label_model.metal.fit(votes, 2), snorkel_posterior(votes, 2, seed=seed)[0]),
+            "majority": (label_model.majority_vote.fit(votes, k), crowd_kit("MajorityVote", votes)),
+            "ds": (label_model.dawid_skene.fit(votes, k), crowd_kit("DawidSkene", votes)),
+            "one_coin": (label_model.naive_bayes.fit(votes, k), crowd_kit("OneCoinDawidSkene", votes)),
+            "metal": (label_model.metal.fit(votes, k), snorkel_posterior(votes, k, seed=seed)[0]),
+            "flyingsquid": (label_model.flyingsquid.fit(votes, k), released_one_against_the_rest(votes, [1 / k] * k)),
         }
         for name, (fitted, theirs) in pairs.items():
             ours = np.asarray(fitted.posterior(votes))

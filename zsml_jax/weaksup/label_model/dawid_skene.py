@@ -48,6 +48,7 @@ def fit(
         k,
         maximize,
         class_balance=class_balance,
+        abstains_inform=abstains_inform,
         smoothing=smoothing,
         tolerance=tolerance,
         max_iterations=max_iterations,

@@ -23,6 +23,7 @@ def fit(
     maximize: Maximization,
     *,
     class_balance: AnyArray | None,
+    abstains_inform: bool,
     smoothing: Scalar,
     tolerance: Scalar,
     max_iterations: int,
@@ -34,6 +35,8 @@ def fit(
       k: the number of classes.
       maximize: the M-step.
       class_balance: the prior, which is then held; learned if None.
+      abstains_inform: whether the M-step's abstaining depends on the class. Examples where all abstain then count in
+        the prior as the others do; otherwise they say nothing about it.
       smoothing: handed to the M-step.
       tolerance: in nats an example.
       max_iterations: passes at most.
@@ -46,10 +49,11 @@ def fit(
     """
     votes = checked_votes(votes, k)
     balance = None if class_balance is None else checked_balance(class_balance, k)
-    return _fit(votes, balance, smoothing, tolerance, max_iterations, k=k, maximize=maximize)
+    options = (smoothing, tolerance, max_iterations)
+    return _fit(votes, balance, *options, k=k, maximize=maximize, abstains_inform=abstains_inform)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "maximize"))
+@functools.partial(jax.jit, static_argnames=("k", "maximize", "abstains_inform"))
 def _fit(
     votes: Array,
     class_balance: Array | None,
@@ -59,6 +63,7 @@ def _fit(
     *,
     k: int,
     maximize: Maximization,
+    abstains_inform: bool,
 ) -> VoteModel:
     n = votes.shape[0]
     dtype = jnp.result_type(float)
@@ -67,20 +72,22 @@ def _fit(
         seen = [jnp.dot((block == v).T.astype(dtype), posterior, precision="highest") for v in range(-1, k)]
         return jnp.stack(seen, axis=1)
 
+    def classes_of(posterior: Array, block: Array) -> Array:
+        voted = (block != ABSTAIN).any(axis=1, keepdims=True)
+        return jnp.where(abstains_inform | voted, posterior, 0).sum(axis=0)
+
     def by_majority(block: Array) -> tuple[Array, Array]:
         shares = jnp.stack([(block == v).sum(axis=1) for v in range(k)], axis=1).astype(dtype)
         total = shares.sum(axis=1, keepdims=True)
         posterior = jnp.where(total > 0, shares / jnp.where(total > 0, total, 1), 1 / k)
-        # The prior is that of examples with a vote, for the others say nothing yet.
-        return counts_of(posterior, block), jnp.where(total > 0, posterior, 0).sum(axis=0)
+        return counts_of(posterior, block), classes_of(posterior, block)
 
     def expect(log_prior: Array, log_likelihood: Array) -> tuple[Array, Array, Array]:
         def block_sums(block: Array) -> tuple[Array, Array, Array]:
             joint = log_prior + summed_over_functions(block, log_likelihood)
             evidence = jax.scipy.special.logsumexp(joint, axis=1, keepdims=True)
             posterior = jnp.exp(joint - evidence)
-            voted = (block != ABSTAIN).any(axis=1, keepdims=True)
-            return counts_of(posterior, block), jnp.where(voted, posterior, 0).sum(axis=0), evidence.sum()
+            return counts_of(posterior, block), classes_of(posterior, block), evidence.sum()
 
         return summed_over_rows(block_sums, votes)
 

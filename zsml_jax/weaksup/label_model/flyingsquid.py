@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from zsml_jax.typing import AnyArray, Array
-from zsml_jax.weaksup.label_model.moments import second_moments
+from zsml_jax.weaksup.label_model.moments import joint_counts
 from zsml_jax.weaksup.label_model.vote_model import checked_columns, hard_labels, summed_over_functions
 from zsml_jax.weaksup.vote_matrix import checked_balance, checked_votes, mapped_over_rows
 
@@ -43,12 +43,23 @@ class TripletModel:
         Raises:
           ValueError: if the votes have not one column a function, or lie outside of the range.
         """
-        m, _, k = self.log_odds.shape
-        return _posterior(checked_columns(votes, m, k), jnp.asarray(self.log_odds), jnp.asarray(self.prior_log_odds))
+        return _posterior(self._checked(votes), jnp.asarray(self.log_odds), jnp.asarray(self.prior_log_odds))
 
     def predict(self, votes: Int[AnyArray, "n m"]) -> Int[Array, " n"]:
-        """Returns the most probable class, the first on ties, and -1 where no function votes."""
-        return hard_labels(self.posterior(votes), votes)
+        """Returns the class with the largest log-odds, the first on ties, and -1 where no function votes.
+
+        Of many functions, several classes may have a probability against the rest that rounds to one, and so the same
+        posterior; their log-odds still differ.
+
+        Raises:
+          ValueError: as :meth:`posterior`.
+        """
+        log_odds = _summed(self._checked(votes), jnp.asarray(self.log_odds), jnp.asarray(self.prior_log_odds))
+        return hard_labels(log_odds, votes)
+
+    def _checked(self, votes: Int[AnyArray, "n m"]) -> Int[Array, "n m"]:
+        m, _, k = self.log_odds.shape
+        return checked_columns(votes, m, k)
 
 
 def fit(votes: Int[AnyArray, "n m"], k: int, *, class_balance: Float[AnyArray, " k"] | None = None) -> TripletModel:
@@ -72,10 +83,10 @@ def fit(votes: Int[AnyArray, "n m"], k: int, *, class_balance: Float[AnyArray, "
 @functools.partial(jax.jit, static_argnames="k")
 @jax.default_matmul_precision("highest")
 def _fit(votes: Array, balance: Array, *, k: int) -> TripletModel:
-    m = votes.shape[1]
-    joint = second_moments(votes, k).reshape(m, k, m, k)
-    rates = jnp.diagonal(jnp.diagonal(joint, axis1=0, axis2=2).transpose(2, 0, 1), axis1=1, axis2=2)
-    against = functools.partial(_against_the_rest, joint, rates)
+    n, m = votes.shape
+    counts = joint_counts(votes, k)
+    rates = jnp.diagonal(counts).reshape(m, k) / n
+    against = functools.partial(_against_the_rest, counts.reshape(m, k, m, k), n, rates)
     if k == 2:
         table, accuracies = against(1, balance[1])
         tables, accuracies = jnp.stack([-table, table], axis=-1), jnp.stack([accuracies, accuracies])
@@ -85,11 +96,12 @@ def _fit(votes: Array, balance: Array, *, k: int) -> TripletModel:
     return TripletModel(tables, jnp.log(balance) - jnp.log1p(-balance), accuracies)
 
 
-def _against_the_rest(joint: Array, rates: Array, label: Array | int, balance: Array) -> tuple[Array, Array]:
+def _against_the_rest(counts: Array, n: int, rates: Array, label: Array | int, balance: Array) -> tuple[Array, Array]:
     """The log-odds ``(m, k + 1)`` that votes add to a class, and the accuracies ``(m,)``."""
     m, k = rates.shape
     sign = jnp.where(jnp.arange(k) == label, 1.0, -1.0)
-    agreement = jnp.einsum("iajb,a,b->ij", joint, sign, sign)
+    # Divided last: whole numbers cancel to an exact zero, and of shares a rounding error is left to divide by.
+    agreement = jnp.einsum("iajb,a,b->ij", counts, sign, sign) / n
     signed = _mean_over_triplets(agreement)
     votes, positive = rates.sum(axis=1), rates[:, label]
     right = (signed + votes) / 2  # E[vote * class] is the rate of right votes less that of wrong ones
@@ -115,9 +127,11 @@ def _mean_over_triplets(agreement: Array) -> Array:
 
 
 @jax.jit
-def _posterior(votes: Array, log_odds: Array, prior_log_odds: Array) -> Array:
-    def posterior(block: Array) -> Array:
-        against_the_rest = jax.nn.sigmoid(prior_log_odds + summed_over_functions(block, log_odds))
-        return against_the_rest / jnp.maximum(against_the_rest.sum(axis=1, keepdims=True), 1e-30)
+def _summed(votes: Array, log_odds: Array, prior_log_odds: Array) -> Array:
+    return mapped_over_rows(lambda block: prior_log_odds + summed_over_functions(block, log_odds), votes)
 
-    return mapped_over_rows(posterior, votes)
+
+@jax.jit
+def _posterior(votes: Array, log_odds: Array, prior_log_odds: Array) -> Array:
+    # In logs, since against the rest every class may be less probable than the smallest float.
+    return jax.nn.softmax(jax.nn.log_sigmoid(_summed(votes, log_odds, prior_log_odds)), axis=1)

@@ -45,6 +45,7 @@ def fit(
         k,
         _one_accuracy,
         class_balance=class_balance,
+        abstains_inform=False,
         smoothing=smoothing,
         tolerance=tolerance,
         max_iterations=max_iterations,

@@ -67,10 +67,10 @@ def checked_columns(votes: Int[AnyArray, "n m"], m: int, k: int) -> Int[Array, "
     return jnp.asarray(votes)
 
 
-def hard_labels(posterior: Float[AnyArray, "n k"], votes: Int[AnyArray, "n m"]) -> Int[Array, " n"]:
+def hard_labels(scores: Float[AnyArray, "n k"], votes: Int[AnyArray, "n m"]) -> Int[Array, " n"]:
     """Returns the argmax of each row, and -1 where no function votes."""
     voted = (jnp.asarray(votes) != ABSTAIN).any(axis=1)
-    return jnp.where(voted, jnp.argmax(posterior, axis=1), ABSTAIN)
+    return jnp.where(voted, jnp.argmax(scores, axis=1), ABSTAIN)
 
 
 def summed_over_functions(votes: Int[Array, "n m"], table: Float[Array, "m k1 c"]) -> Float[Array, "n c"]:
