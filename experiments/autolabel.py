@@ -98,6 +98,8 @@ def work(job: Job) -> Path:
                 return job.out
             labels = np.array([index[human[points.ids[row]]] for row in rows])
             state = tbal.advance(tbal.tell(state, rows, labels), x, config)
+            if state.diverged:
+                raise ValueError("training diverged: the classifier's weights are not finite")
             checkpoints.save(int(state.round), state, force=True)
     check_taken_in(job, points, human)
     finish(job, points, human, verdicts, state, config)

@@ -4,8 +4,8 @@
     python -m experiments.colander unit_ball
 
 Each cell, an objective of training with a confidence function, is one compiled program over all seeds and values of
-epsilon. Beside the cells stand the baselines without auto-labelling, and a bound: a score that knows whether a
-prediction is right. What beats that bound has seen labels.
+epsilon. Beside the cells stand the baselines without auto-labelling, and a score that knows whether a prediction is
+right. What labels more points rightly has seen labels, or waits for a better classifier.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ from zsml_jax.autolabel.training import Objective
 from zsml_jax.report import RunFolder
 
 #: The classifier's column of the report without any confidence function.
-BOUND = "true correctness"
+KNOWING = "true correctness"
 
 
 def run(config: Cells | UnitBall, folder: RunFolder) -> None:
     """Measures what is not in the folder yet, and reports."""
     if isinstance(config, UnitBall):
-        rows = {
-            m: folder.cached(f"{m} labelled", functools.partial(in_unit_ball, config, m)) for m in config.validation
-        }
-        colander_report.tell_unit_ball(config, folder, rows)
+        measure = lambda budget, labelled: functools.partial(in_unit_ball, config, budget, labelled)
+        by_labelled = {m: folder.cached(f"{m} labelled", measure(config.budget, m)) for m in config.validation}
+        by_budget = {q: folder.cached(f"{q} queries", measure(q, config.many)) for q in config.budgets}
+        colander_report.tell_unit_ball(config, folder, by_labelled, by_budget)
         return
     with runner.refusals():
         check(config)
@@ -47,12 +47,17 @@ def run(config: Cells | UnitBall, folder: RunFolder) -> None:
         for objective in config.objectives
         for name in config.post_hoc
     }
-    bound = folder.cached(BOUND, functools.partial(cell, config, problem, config.objectives[0], BOUND))
+    knowing: dict[str, Any] = {
+        objective: folder.cached(
+            f"{objective}, {KNOWING}", functools.partial(cell, config, problem, objective, KNOWING)
+        )
+        for objective in config.objectives
+    }
     others = {
         name: folder.cached(name, functools.partial(cell, config, problem, config.objectives[0], name))
         for name in baselines.BASELINES
     }
-    colander_report.tell_cells(config, folder, problem, cells, bound, others)
+    colander_report.tell_cells(config, folder, problem, cells, knowing, others)
 
 
 def check(config: Cells) -> None:
@@ -76,7 +81,7 @@ def check(config: Cells) -> None:
 
 
 def settings(config: Cells, problem: Problem, objective: Objective, name: str) -> Config:
-    """Returns the settings of a cell, of the bound or of a baseline."""
+    """Returns the settings of a cell or of a baseline."""
     told = config
     if config.released:
         told = dataclasses.replace(config, **RELEASED[config.released][objective]._asdict())
@@ -114,17 +119,19 @@ def settings(config: Cells, problem: Problem, objective: Objective, name: str) -
 def confidence(config: Cells, name: str) -> Confidence:
     """Returns a confidence function by its name in tables, Colander with the config's settings."""
     if name == "Colander":
-        return Colander(penalty=config.penalty, error=config.main_error)
+        return Colander(penalty=config.penalty, error=config.main_error, shared=config.shared)
     if name == "Colander (paper)":
-        return Colander.paper(config.penalty, config.colander_alpha, config.colander_rate, config.colander_decay)
-    if name == BOUND:
+        return Colander.paper(
+            config.penalty, config.colander_alpha, config.colander_rate, config.colander_decay, shared=config.shared
+        )
+    if name == KNOWING:
         return colander_problems.TrueCorrectness()
     return POST_HOC.get(name, POST_HOC["Softmax"])
 
 
 def cell(config: Cells, problem: Problem, objective: Objective, name: str) -> list[list[dict[str, float]]]:
     """Runs a cell: for each epsilon, for each seed, what came out."""
-    problem = colander_problems.told(problem) if name == BOUND else problem
+    problem = colander_problems.told(problem) if name == KNOWING else problem
     plain = settings(config, problem, objective, name)
     labels = jnp.asarray(problem.labels, jnp.int32)
 
@@ -162,8 +169,8 @@ def outcome(state: tbal.TBALState, labels: jax.Array, config: Config) -> dict[st
     }
 
 
-def in_unit_ball(config: UnitBall, validation: int) -> dict[str, list[dict[str, float]]]:
-    """Runs TBAL and AL+SC in the unit ball with so many labelled points for thresholds."""
+def in_unit_ball(config: UnitBall, budget: int, validation: int) -> dict[str, list[dict[str, float]]]:
+    """Runs TBAL and AL+SC in the unit ball with so many queries and labelled points for thresholds."""
     plain = Config(
         mlp(config.dimension, (), 2),
         2,
@@ -175,9 +182,9 @@ def in_unit_ball(config: UnitBall, validation: int) -> dict[str, list[dict[str, 
         error=config.error,
         deviations=config.deviations,
         min_count=config.min_count,
-        seed=config.budget // 5,
-        batch=config.budget // 20,
-        budget=config.budget,
+        seed=budget // 5,
+        batch=budget // 20,
+        budget=budget,
         method="sigma",
     )
     result = {}

@@ -38,6 +38,10 @@ POST_HOC: dict[str, Confidence] = {
 }
 
 
+#: Those of the paper's table 2, and Colander as the paper states it.
+TABLE_2 = ("Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)")
+
+
 class Released(NamedTuple):
     """The released hyperparameters of an objective, named as in :class:`Cells`."""
 
@@ -83,8 +87,8 @@ class Cells:
     raw_pixels: bool = False
     """Whether a lenet5 or cifar-net sees pixels from 0 to 255, as in the released code, and not from 0 to 1."""
     objectives: tuple[Objective, ...] = ("cross_entropy", "squentropy", "crl", "fmfp", "mixup")
-    post_hoc: tuple[str, ...] = ("Softmax", "TS", "Dirichlet", "SB", "Top-HB", "AdaTS", "Colander", "Colander (paper)")
-    """Names of POST_HOC."""
+    post_hoc: tuple[str, ...] = (*TABLE_2, "Margin", "Energy", "Vector", "Isotonic")
+    """Names of POST_HOC; plots show the first eight."""
     errors: tuple[float, ...] = (0.01, 0.025, 0.05, 0.1)
     """Values of epsilon."""
     main_error: float = 0.05
@@ -131,11 +135,15 @@ class UnitBall:
     dimension: int = 30
     n: int = 20_000
     budget: int = 500
+    """Points that are asked for, beside those that thresholds are estimated on."""
     error: float = 0.01
     deviations: float = 0.25
     min_count: int = 25
     validation: tuple[int, ...] = (100, 400, 800, 1200, 1600, 2000)
     """Labelled points for thresholds."""
+    budgets: tuple[int, ...] = (100, 200, 400, 600, 800, 1000)
+    """In a second sweep, of ``many`` points for thresholds."""
+    many: int = 4000
     seeds: int = 10
     epochs: int = 100
     learning_rate: float = 4.0

@@ -1,6 +1,7 @@
 """What the Colander experiments label: features, classes, and the classifier for them."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -75,8 +76,9 @@ class _ImageNet:
         return Outputs(logits, hidden["head"])
 
 
+@functools.cache
 def image_classifier(name: str, shape: tuple[int, ...], k: int) -> Classifier:
-    """Returns a lenet5 or cifar-net for images of 28 or 32 pixels."""
+    """Returns a lenet5 or cifar-net for images of 28 or 32 pixels; the same one for the same arguments."""
     if name == "lenet5":
         module = vision.LeNet5(vision.LeNet5Config(k, padding=2 if shape[0] == 28 else 0))
     else:
@@ -98,10 +100,16 @@ class _Told:
         return Outputs(self.classifier.apply(params, x[0]).logits, x[1][:, None])
 
 
+@functools.cache
+def _told_classifier(classifier: Classifier) -> Classifier:
+    net = _Told(classifier)
+    return Classifier(net.init, net.apply)
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class TrueCorrectness:
-    """Scores 1 where a prediction is right: the bound of all confidence functions, by cheating openly."""
+    """Scores 1 where a prediction is right: the best that a score can do in a round, by cheating openly."""
 
     def fit(self, outputs: Outputs, labels: Int[Array, " n"], *, weights: Float[Array, " n"], key: Key) -> tuple:
         """Returns nothing: there is nothing to fit."""
@@ -113,10 +121,9 @@ class TrueCorrectness:
 
 
 def told(problem: Problem) -> Problem:
-    """Returns a problem whose features carry the labels; only for the bound."""
-    net = _Told(problem.classifier)
+    """Returns a problem whose features carry the labels; only for :class:`TrueCorrectness`."""
     features = (problem.features, jnp.asarray(problem.labels, jnp.float32))
-    return problem._replace(features=features, classifier=Classifier(net.init, net.apply))
+    return problem._replace(features=features, classifier=_told_classifier(problem.classifier))
 
 
 def unit_ball(key: Key, n: int, dimension: int) -> tuple[Float[Array, "n d"], Int[Array, " n"]]:

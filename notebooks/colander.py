@@ -110,7 +110,7 @@ plot.lines(
 # true labels; the docs tell what is left of them.
 
 # %%
-colander = dataclasses.replace(config, confidence=confidence.Colander(epochs=100))
+colander = dataclasses.replace(config, confidence=confidence.Colander(epochs=100, shared=True))
 trained = tbal.run(x, Oracle(digits.labels), colander, key=jax.random.key(0))
 for name, state in {"softmax": result, "Colander": trained}.items():
     print(f"{name}: covered {100 * float(state.coverage):.1f} %, error {100 * float(state.error(digits.labels)):.1f} %")

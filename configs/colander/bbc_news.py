@@ -2,7 +2,7 @@
 
     python -m experiments.colander bbc_news
 
-It takes six minutes on two cores. At epsilon 5 % coverage is 59.4 % with cross-entropy and the softmax and 63.6 % with
+It takes ten minutes on two cores. At epsilon 5 % coverage is 59.4 % with cross-entropy and the softmax and 57.3 % with
 Colander; with none of five ways of training can the difference be told from zero over five seeds
 (docs/methods/colander.md). The papers have no figure for this set.
 """

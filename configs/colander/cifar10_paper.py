@@ -8,7 +8,7 @@ Colander 3.0 / 78.5 %. Hyperparameters are the released fixed ones; of Colander'
 released, and hold for all objectives here.
 """
 
-from experiments.colander_config import Cells
+from experiments.colander_config import TABLE_2, Cells
 
 
 def get_config() -> Cells:
@@ -18,6 +18,7 @@ def get_config() -> Cells:
         net="cifar-net",
         raw_pixels=True,
         objectives=("cross_entropy", "squentropy", "crl", "fmfp"),
+        post_hoc=TABLE_2,
         errors=(0.05,),
         method="sigma",
         min_count=10,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zsml_jax.autolabel import Config, Oracle, Roles, Training, baselines, mlp, tbal
-from zsml_jax.autolabel.confidence import Colander, TemperatureScaling
+from zsml_jax.autolabel.confidence import AdaptiveTemperature, Colander, TemperatureScaling, TopLabelHistogram
 from zsml_jax.train.checkpoint import Checkpointer
 
 KEY = jax.random.key(0)
@@ -88,6 +88,29 @@ def test_labels_that_were_not_asked_for_change_no_score_and_no_decision_bit_by_b
     assert same(tbal.run(x, Oracle(permuted), CONFIG, key=KEY), state)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"confidence": Colander(epochs=4, checks=2)},
+        {"method": "certified", "error": 0.3, "shared": True},
+        {"query": "coreset"},
+        pytest.param({"roles": Roles(20, 30, 90), "reuse": True}, marks=pytest.mark.slow),
+        pytest.param({"query": "entropy", "confidence": TopLabelHistogram(10)}, marks=pytest.mark.slow),
+        pytest.param({"labels_when": "last_round", "confidence": AdaptiveTemperature(steps=5)}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_simulation_too_reads_no_label_that_was_not_asked_for(changed):
+    x, labels = pool(n=300)
+    config = dataclasses.replace(CONFIG, **changed)
+    simulate = jax.jit(lambda labels: tbal.simulate(x, labels, config, key=KEY))
+    state = simulate(labels)
+    others = np.flatnonzero(np.asarray(state.known) < 0)
+    permuted = labels.copy()
+    permuted[others] = np.random.default_rng(1).permutation(labels[others])
+    assert (permuted != labels).sum() > 50 and float(state.coverage) > 0.1
+    assert same(simulate(permuted), state)
+
+
 def test_a_run_that_is_killed_after_any_round_ends_as_if_it_had_not_been(finished_run, tmp_path):
     state, _, x, labels = finished_run
     calls = []
@@ -127,6 +150,35 @@ def test_other_numbers_do_not_retrace(finished_run):
     changed = dataclasses.replace(CONFIG, error=0.2, training=dataclasses.replace(CONFIG.training, learning_rate=0.1))
     tbal.run(x, Oracle(labels), changed, key=jax.random.key(3))
     assert tbal._advance._cache_size() == before
+
+
+def test_equal_settings_made_anew_do_not_retrace(finished_run):
+    _, _, x, labels = finished_run
+    assert mlp(3, (), 3) == CLASSIFIER != mlp(3, (4,), 3)
+    before = tbal._advance._cache_size()
+    tbal.run(x, Oracle(labels), dataclasses.replace(CONFIG, classifier=mlp(3, (), 3)), key=KEY)
+    assert tbal._advance._cache_size() == before
+
+
+def with_rate(config, rate):
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, learning_rate=rate))
+
+
+def test_training_that_diverged_is_told_and_its_round_is_not_saved(tmp_path):
+    x, labels = pool()
+    message = r"training diverged in round 1: .* a smaller training.learning_rate than 1e\+30 would do"
+    with Checkpointer(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=message):
+            tbal.run(x, Oracle(labels), with_rate(CONFIG, 1e30), key=KEY, checkpoints=checkpoints)
+        assert checkpoints.latest_step is None
+
+
+def test_a_classifier_that_diverged_labels_nothing_even_where_all_that_is_left_is_labelled():
+    x, labels = pool()
+    simulate = lambda rate: tbal.simulate(x, labels, with_rate(baselines.active(CONFIG), rate), key=KEY)
+    states = jax.vmap(simulate)(jnp.array([0.3, 1e30]))
+    assert states.diverged.tolist() == [False, True]
+    assert float(states.coverage[0]) > 0.6 and float(states.coverage[1]) == 0
 
 
 def test_the_papers_reuse_divides_all_labelled_points_anew_each_round():
@@ -203,6 +255,23 @@ def test_certified_thresholds_with_too_few_points_label_nothing():
 def test_bad_input_is_told(unchecked_types, call, message):
     with pytest.raises(ValueError, match=message):
         call(*pool())
+
+
+def test_a_round_does_not_begin_before_all_wanted_labels_were_told():
+    x, _ = pool()
+    state = tbal.start(x, CONFIG, key=KEY)
+    with pytest.raises(ValueError, match="state must be told the 152 labels that it wants before it advances"):
+        tbal.advance(state, x, CONFIG)
+
+
+def test_a_state_that_wants_nothing_is_told_nothing(unchecked_types):
+    x, _ = pool()
+    state = tbal.start(x, CONFIG, key=KEY)
+    state = state._replace(asked=jnp.full_like(state.asked, -1))
+    rows = tbal.wanted(state)
+    assert len(rows) == 0 and same(tbal.tell(state, rows, []), state)
+    with pytest.raises(ValueError, match=r"labels must have shape \(0,\)"):
+        tbal.tell(state, rows, np.array([1]))
 
 
 def test_a_label_that_is_no_class_is_refused(unchecked_types):

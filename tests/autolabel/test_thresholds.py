@@ -139,6 +139,21 @@ def test_the_fewest_points_to_certify_are_just_enough():
     assert 0.95**needed <= 0.1 / 12 < 0.95 ** (needed - 1)
 
 
+def test_the_fewest_points_without_an_error_are_enough_at_every_level():
+    # Near the level float32's incomplete beta function is off by more than the level's distance.
+    grid = [(e, f / (k * r)) for e in (0.005, 0.01, 0.02, 0.05, 0.1) for f in (0.05, 0.1, 0.2)
+            for k in (1, 2, 3, 5, 10) for r in range(1, 11)]  # fmt: skip
+    fewest = np.array([thresholds.fewest_to_certify(error=e, n_classes=1, failure=f) for e, f in grid])
+    rows = np.arange(2000)
+    scores, predicted, correct = np.linspace(0, 1, 2000, dtype=np.float32), 0 * rows, rows >= 0
+    call = lambda e, f, w: thresholds.estimate(scores, predicted, correct, error=e, failure=f, n_classes=1, weights=w)
+    errors, failures = np.array(grid, np.float32).T
+    assert fewest.max() < 2000
+    for points, certified in ((fewest, True), (np.full_like(fewest, 2000), True), (fewest - 2, False)):
+        found = jax.vmap(call)(errors, failures, rows < points[:, None])
+        assert (np.isfinite(found.values[:, 0]) == certified).all()
+
+
 def test_jit_vmap_and_a_loop_agree_and_other_numbers_do_not_retrace():
     scores, predicted, correct = problem(1)
     errors = jnp.array([0.1, 0.2, 0.3])
@@ -178,6 +193,7 @@ def test_without_a_number_of_classes_there_are_as_many_as_are_predicted(method):
         ({"method": "exact"}, "method must be one of certified, sigma, hoeffding, none, got 'exact'"),
         ({"scores": np.array([0.1, np.nan])}, "scores must be a row of numbers without NaN"),
         ({"predicted": np.array([0, 2])}, "predicted must lie between 0 and 1, got 2"),
+        ({"correct": np.array([1, 0])}, "correct must hold booleans, got dtype int"),
         ({"correct": np.array([True])}, r"correct must have shape \(2,\) as scores, got shape \(1,\)"),
         ({"scores": np.zeros((0,))}, r"scores must have shape \(n,\) with n >= 1"),
     ],

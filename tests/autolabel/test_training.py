@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from zsml_jax.autolabel import Training, mlp, objectives, queries, training
+from zsml_jax.autolabel import Classifier, Training, mlp, objectives, queries, training
 from zsml_jax.autolabel.outputs import Outputs
 
 KEY = jax.random.key(0)
@@ -61,16 +61,39 @@ def test_entries_beyond_the_count_are_not_trained_on():
     jax.tree.map(np.testing.assert_array_equal, fit(labels), fit(labels.at[30:].set(1 - labels[30:])))
 
 
-def test_the_checkpoint_is_the_best_one_on_the_held_out_points():
-    # Held-out labels are swapped, so that training only makes it worse: the first look wins.
+def test_the_checkpoint_is_the_first_of_the_best_ones_on_the_held_out_points():
     x, labels = line()
-    rows = jnp.arange(60)
-    settings = dataclasses.replace(SETTINGS, epochs=6, select_every=1, learning_rate=0.02)
+    rows, all_ = jnp.arange(60), jnp.ones(60)
+    # It begins with the classes swapped, and training turns it round.
+    kernel = jnp.array([[2.0, -2.0], [0.0, 0.0]])
+    swapped = Classifier(lambda key: [(kernel, jnp.zeros(2))], CLASSIFIER.apply)
+    settings = dataclasses.replace(SETTINGS, epochs=6, select_every=1, learning_rate=0.1)
     labelled = training.Labelled(rows, labels, jnp.int32(60))
-    held = lambda weight: training.Held(rows, 1 - labels, jnp.full(60, weight))
-    fit = lambda weight, s: training.fit(CLASSIFIER, x, labelled, held(weight), s, key=KEY)
-    accuracy = lambda params: (CLASSIFIER.apply(params, x).predicted == 1 - labels).mean()
-    assert accuracy(fit(1.0, settings)) >= accuracy(fit(0.0, settings))
+
+    def fit(held_labels, weights, **changed):
+        held, changed = training.Held(rows, held_labels, weights), dataclasses.replace(settings, **changed)
+        return training.fit(swapped, x, labelled, held, changed, key=KEY)
+
+    accuracy = lambda params: float((CLASSIFIER.apply(params, x).predicted == labels).mean())
+    equal = lambda a, b: all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+    first, last = fit(labels, all_, enough=1.0), fit(labels, all_, select_every=0)
+    assert accuracy(first) < 0.3 < 0.9 < accuracy(last)
+    assert equal(fit(1 - labels, all_), first)
+    assert accuracy(fit(labels, all_)) >= accuracy(last)
+    # A class that no prediction can be is missed at each look alike.
+    assert equal(fit(jnp.full(60, 2), all_), first)
+    assert equal(fit(1 - labels, jnp.zeros(60)), last)
+
+
+def test_squentropy_is_cross_entropy_and_the_mean_square_of_the_wrong_logits():
+    rng = np.random.default_rng(0)
+    logits, labels = 3 * rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
+    expected = [
+        -row[y] + np.log(np.exp(row).sum()) + sum(row[j] ** 2 for j in range(4) if j != y) / 3
+        for row, y in zip(logits, labels, strict=True)
+    ]
+    ours = objectives.squentropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 def test_the_ranking_loss_is_its_definition():

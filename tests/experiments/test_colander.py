@@ -33,7 +33,7 @@ def test_a_run_reports_every_cell_beside_the_published_figure_and_resumes_withou
         "Does Colander beat the softmax",
         "eak alarm",
         "AL+SC",
-        "true correctness (bound)",
+        "true correctness",
         "95.6",
     ):
         assert said in report
@@ -129,14 +129,17 @@ def test_a_leak_raises_the_alarm_and_an_honest_cell_does_not(tmp_path):
     class Document(list):
         text = list.append
 
-    config = Cells(post_hoc=("Softmax", "Colander"), objectives=("cross_entropy",), errors=(0.05,))
-    runs = lambda coverage, error: [[{"coverage": coverage, "error": error}] * 2]
-    bound = runs(0.81, 0.0)
-    for coverage, alarm in ((0.84, False), (0.9, True)):
+    config = Cells(post_hoc=("Softmax", "Colander"), objectives=("cross_entropy", "fmfp"), errors=(0.05,))
+    runs = lambda *coverage, error=0.04: [[{"coverage": c, "error": error} for c in coverage]]
+    knowing = {"cross_entropy": runs(0.8, 0.81, 0.82, error=0.0), "fmfp": runs(0.8, 0.8, 0.8, error=0.0)}
+    # Rightly labelled are 0.96 of it: always fewer, more but within the scatter of seeds, always more.
+    for coverage, alarm in (((0.8, 0.81, 0.8), False), ((0.85, 0.92, 0.82), False), ((0.9, 0.92, 0.91), True)):
         document = Document()
-        cells = {("cross_entropy", "Softmax"): runs(0.4, 0.03), ("cross_entropy", "Colander"): runs(coverage, 0.04)}
-        colander_report._tell_alarm(document, config, cells, bound)
-        assert document[0].startswith("Leak alarm: with cross_entropy, Colander" if alarm else "No leak alarm")
+        cells = {(objective, name): runs(0.4, 0.41, 0.4) for objective in config.objectives for name in config.post_hoc}
+        cells["fmfp", "Colander"] = runs(*coverage)
+        colander_report._tell_alarm(document, config, cells, knowing)
+        told = "Leak alarm: paired by seed, Colander with fmfp labels" if alarm else "No leak alarm"
+        assert document[0].startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +162,15 @@ def test_what_cannot_be_run_is_refused(tmp_path, arguments, message):
 @pytest.mark.slow
 def test_the_unit_ball_is_reported_beside_the_published_figures(tmp_path):
     assert UnitBall().validation == tuple(colander_report.PUBLISHED_BALL["TBAL"])
-    folder = run(
-        tmp_path, "unit_ball", "--n", 1500, "--seeds", 2, "--validation", 100, 400, "--epochs", 10, "--budget", 200
-    )
+    assert UnitBall().budgets == tuple(colander_report.PUBLISHED_BALL_BY_BUDGET["TBAL"])
+    small = ("--n", 1500, "--seeds", 2, "--epochs", 10, "--budget", 200)
+    sweeps = ("--validation", 100, 400, "--budgets", 100, 200, "--many", 500)
+    folder = run(tmp_path, "unit_ball", *small, *sweeps)
     report = (folder.path / "report.md").read_text()
-    assert "93.27" in report and "3.10" in report and (folder.path / "error.png").is_file()
+    for said in ("93.27", "3.10", "95.28", "0.78", "59.41", "TBAL with 500 labelled points"):
+        assert said in report
+    for name in ("error_by_labelled_points", "error_by_queries"):
+        assert (folder.path / f"{name}.png").stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Classifiers as pure functions: how parameters are drawn, and what points come out as."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from zsml_jax.typing import Array, Key, PyTree
 class Classifier:
     """A trainable classifier; equal ones share compiled programs.
 
+    Bound methods are equal only if they are of one object, however equal two objects are: whoever makes a classifier of
+    them keeps it, as :func:`mlp` does.
+
     Attributes:
       init: ``(key) -> params``.
       apply: ``(params, x) -> Outputs``, for a batch of features.
@@ -27,7 +31,7 @@ class Classifier:
 
 @dataclasses.dataclass(frozen=True)
 class _Mlp:
-    """The two functions of :func:`mlp`; equal by its arguments, so that jit knows them again."""
+    """The two functions of :func:`mlp`."""
 
     sizes: tuple[int, ...]
     activation: str
@@ -50,6 +54,8 @@ class _Mlp:
 def mlp(d: int, widths: tuple[int, ...], k: int, *, activation: str = "tanh") -> Classifier:
     """Returns a multilayer perceptron; without widths a linear classifier, whose hidden activations are its input.
 
+    The same arguments give the same classifier, so that jit knows it again.
+
     >>> classifier = mlp(2, (3,), 4)
     >>> classifier.apply(classifier.init(jax.random.key(0)), jnp.ones((5, 2))).logits.shape
     (5, 4)
@@ -68,5 +74,9 @@ def mlp(d: int, widths: tuple[int, ...], k: int, *, activation: str = "tanh") ->
         raise ValueError(f"d, widths and k must be positive, got {sizes}")
     if activation not in ("tanh", "relu"):
         raise ValueError(f"activation must be 'tanh' or 'relu', got {activation!r}")
-    net = _Mlp(sizes, activation)
+    return _classifier(_Mlp(sizes, activation))
+
+
+@functools.cache
+def _classifier(net: _Mlp) -> Classifier:
     return Classifier(net.init, net.apply)

@@ -114,6 +114,8 @@ class Config:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
         if self.labels_when not in ("every_round", "last_round", "all"):
             raise ValueError(f"labels_when must be every_round, last_round or all, got {self.labels_when!r}")
+        if getattr(self.confidence, "shared", self.shared) != self.shared:
+            raise ValueError(f"shared must be that of the confidence function, {not self.shared}, got {self.shared}")
         if self.reuse and (self.fresh or self.roles.audit):
             raise ValueError("reuse must be False with fresh points or an audit, which the papers have not")
 

@@ -85,6 +85,14 @@ class TBALState(NamedTuple):
         return self.auto_mask.sum(-1) / self.in_pool.sum(-1)
 
     @property
+    def diverged(self) -> Bool[Array, "*batch"]:
+        """Whether the last classifier's parameters are not finite."""
+        finite = jnp.ones(self.round.shape, bool)
+        for leaf in jax.tree.leaves(self.params):
+            finite &= jnp.isfinite(leaf).all(axis=tuple(range(self.round.ndim, leaf.ndim)))
+        return ~finite
+
+    @property
     def spent(self) -> Int[Array, "*batch"]:
         """How many labels were told."""
         return (self.known >= 0).sum(-1)

@@ -30,7 +30,7 @@ from zsml_jax.autolabel.config import Config, Roles
 from zsml_jax.autolabel.oracle import Oracle
 from zsml_jax.autolabel.outputs import Outputs
 from zsml_jax.autolabel.state import Audit, TBALState
-from zsml_jax.evaluate.validation import check_indices
+from zsml_jax.evaluate.validation import check_indices, is_traced
 from zsml_jax.train.checkpoint import Checkpointer
 from zsml_jax.typing import AnyArray, Array, Key, PyTree
 
@@ -59,8 +59,8 @@ def run(
       The state after the last round.
 
     Raises:
-      ValueError: if there are fewer points than are to be bought, a feature is not finite, or the oracle's labels are
-        no classes or others than before.
+      ValueError: if there are fewer points than are to be bought, a feature is not finite, training diverged, or the
+        oracle's labels are no classes or others than before.
     """
     state = start(features, config, key=key)
     if checkpoints is not None and checkpoints.latest_step is not None:
@@ -71,6 +71,11 @@ def run(
     while not finished(state, config):
         rows = wanted(state)
         state = advance(tell(state, rows, oracle(rows)), features, config)
+        if state.diverged:
+            raise ValueError(
+                f"training diverged in round {int(state.round)}: the classifier's parameters are not finite; a smaller "
+                f"training.learning_rate than {float(config.training.learning_rate):g} would do"
+            )
         if checkpoints is not None:
             checkpoints.save(int(state.round), state)
     return state
@@ -124,7 +129,8 @@ def tell(state: TBALState, rows: Int[AnyArray, " m"], labels: Int[AnyArray, " m"
     if not np.array_equal(np.sort(rows), want):
         missing = np.setdiff1d(want, rows)
         raise ValueError(f"rows must be the {len(want)} wanted ones, got {len(rows)}; missing are {missing[:5]} ...")
-    check_indices(labels, len(rows), state.thresholds.shape[-1], "labels")
+    if len(rows) or labels.size:
+        check_indices(labels, len(rows), state.thresholds.shape[-1], "labels")
     given = dict(zip(rows.tolist(), labels.tolist(), strict=True))
     return _tell(state, jnp.asarray([given.get(row, -1) for row in asked.tolist()], jnp.int32))
 
@@ -136,7 +142,12 @@ def advance(state: TBALState, features: PyTree, config: Config) -> TBALState:
       state: all that it wanted must have been told.
       features: all points, arrays of n rows.
       config: the settings that the state was started with.
+
+    Raises:
+      ValueError: if the state was not told all that it wanted; where it is traced, this is not checked.
     """
+    if not is_traced(state.asked) and (missing := len(wanted(state))):
+        raise ValueError(f"state must be told the {missing} labels that it wants before it advances")
     return _advance(state, features, config)
 
 
@@ -150,7 +161,8 @@ def simulate(features: PyTree, labels: Int[AnyArray, " n"], config: Config, *, k
     """Runs a whole simulation in one program, for ``vmap`` over keys and settings.
 
     It does what :func:`run` does with ``Oracle(labels)``: labels are read at the points that are asked for and nowhere
-    else, so that those of others change nothing, bit by bit.
+    else, so that those of others change nothing, bit by bit. It cannot stop where training diverged: no point is
+    labelled then whose outputs are not finite, and the state's ``diverged`` tells of the last round.
 
     Args:
       features: all points, arrays of n rows.
@@ -252,7 +264,8 @@ def _advance(state: TBALState, features: PyTree, config: Config) -> TBALState:
     if config.labels_when != "every_round":
         accepted &= last
         found = found._replace(values=jnp.where(last, found.values, jnp.inf))
-    accepted &= (left | ~pool) & (state.labels < 0)
+    # The argmax of NaN is class 0, and a classifier that diverged would label everything by it.
+    accepted &= (left | ~pool) & (state.labels < 0) & jnp.isfinite(outputs.logits).all(axis=1)
     left &= ~accepted
     rows, there = queries.select(
         config.query,

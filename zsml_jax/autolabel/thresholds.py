@@ -17,7 +17,9 @@ seen, and the smallest of many candidates is taken without a correction. Fixed-s
 pays for one test and not for all candidates; classes and looks are paid for by a union bound. With candidates that were
 fixed before the labels were seen, such as scores of unlabelled points, the certified error of every class is then at
 most epsilon with probability :math:`1 - \delta`. With the scores of the labelled points themselves as candidates, which
-is the default, the same holds where the error does not fall as the threshold falls.
+is the default, the same holds where the error does not fall as the threshold falls. This error is the probability that
+an auto-label is wrong; the share of wrong ones among m auto-labels scatters around it by
+:math:`\sqrt{\epsilon (1 - \epsilon) / m}`, which is little where the pool is much larger than the labelled set.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -106,7 +108,8 @@ def estimate(
       The thresholds.
 
     Raises:
-      ValueError: if shapes differ, a score is NaN, a class is out of range, or a number is not as above.
+      ValueError: if shapes differ, a score is NaN, a class is out of range, ``correct`` is not boolean, or a number is
+        not as above.
     """
     if n_classes is None:
         n_classes = _classes_of(predicted)
@@ -214,8 +217,9 @@ def _estimate(
     if method == "certified":
         # Counts alone say where a test may begin, before any label is looked at.
         needed = jnp.log(divided) / jnp.log1p(-jnp.minimum(error, 1 - 1e-7))
-        testable = last & (m >= needed)
-        fails = testable & (binomial_tail(errors.astype(scores.dtype), m, error) > divided)
+        # Rounding asks for no point more, and without an error that many are enough.
+        testable = last & (m >= (1 - 1e-6) * needed)
+        fails = testable & (errors > 0) & (binomial_tail(errors.astype(scores.dtype), m, error) > divided)
         failed = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(fails)])
         admissible = testable & (failed[1:] == failed[start])
     else:
@@ -275,6 +279,8 @@ def _check(
         raise ValueError(f"scores must have shape (n,) with n >= 1, got shape {np.shape(scores)}")
     n = len(scores)
     check_indices(predicted, n, k, "predicted")
+    if not jnp.issubdtype(jnp.result_type(correct), jnp.bool_):
+        raise ValueError(f"correct must hold booleans, got dtype {jnp.result_type(correct)}")
     for name, values in {"correct": correct, "weights": weights}.items():
         if values is not None and np.shape(values) != (n,):
             raise ValueError(f"{name} must have shape ({n},) as scores, got shape {np.shape(values)}")

@@ -5,12 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.autolabel.confidence.test_confidence import problem
 from zsml_jax.autolabel import Outputs, thresholds
 from zsml_jax.autolabel.confidence import Colander, Softmax
 from zsml_jax.autolabel.confidence.unfitted import log_odds
+from zsml_jax.train.shuffling import epoch_order
 
 KEY = jax.random.key(0)
 
@@ -80,15 +82,66 @@ def test_it_learns_a_confidence_that_the_softmax_cannot_have():
     assert coverage["colander"] > 0.3 > 0.1 > coverage["softmax"]
 
 
-@pytest.mark.slow
+def test_the_papers_training_takes_a_fresh_gradient_at_every_step_of_an_epoch():
+    outputs, labels = problem(3, n=40)
+    function = Colander.paper(penalty=7.0, alpha=1.0, learning_rate=0.02, epochs=1, batch_size=20)
+    weights = jnp.full(40, 1 / 40)
+    init_key, _, order_key = jax.random.split(KEY, 3)
+    start = function._initial(outputs, weights, init_key)
+    part = {"first": start.first, "second": start.second, "thresholds": start.thresholds}
+    z, predicted = jnp.concatenate(outputs, axis=1), outputs.predicted
+
+    def loss(part, rows):
+        g = jax.nn.softmax(jnp.tanh(z[rows] @ part["first"]) @ part["second"])[jnp.arange(20), predicted[rows]]
+        taken = jax.nn.sigmoid(g - part["thresholds"][predicted[rows]])
+        return -taken.mean() + 7 * (taken * (predicted != labels)[rows]).sum() / taken.sum()
+
+    decay = optax.add_decayed_weights(0.1, mask={"first": True, "second": True, "thresholds": False})
+    optimizer = optax.chain(decay, optax.adam(optax.cosine_decay_schedule(0.02, 2)))
+    state = optimizer.init(part)
+    for rows in epoch_order(40, jnp.int32(0), key=order_key).reshape(2, 20):
+        updates, state = optimizer.update(jax.grad(loss)(part, rows), state, part)
+        part = optax.apply_updates(part, updates)
+    net = function.fit(outputs, labels, weights=weights, key=KEY)
+    assert int(net.step) == 2
+    for name, expected in part.items():
+        np.testing.assert_allclose(getattr(net, name), expected, atol=1e-5)
+
+
+def told_by_a_feature(right):
+    """Points of which one hidden feature, 1 or -1 in turn, says whether the prediction is right as ``right`` has it."""
+    feature = 1.0 - 2 * (jnp.arange(200) % 2)
+    logits = jnp.stack([jnp.full(200, 1.0), jnp.zeros(200)], axis=1)
+    return Outputs(logits, feature[:, None]), jnp.where(right(feature), 0, 1)
+
+
 def test_the_step_is_chosen_on_points_that_were_not_trained_on():
-    outputs, labels = problem(2, n=100)
-    function = Colander(epochs=4, checks=2, held_out=0.5, learning_rate=10.0, penalty=0.0)
-    net = function.fit(outputs, labels, weights=jnp.ones(100), key=KEY)
-    # A rate that ruins the order of points is not taken over the start.
-    assert int(net.step) in (0, 2, 4)
-    last = dataclasses.replace(function, held_out=0.0).fit(outputs, labels, weights=jnp.ones(100), key=KEY)
-    assert int(last.step) == 4
+    function = Colander(epochs=30, checks=3, held_out=0.5)
+    held = jax.random.uniform(jax.random.split(KEY, 3)[1], (200,)) < 0.5
+
+    def step(right, weights=None, function=function):
+        outputs, labels = told_by_a_feature(right)
+        weights = jnp.ones(200) if weights is None else weights
+        return int(function.fit(outputs, labels, weights=weights, key=KEY).step)
+
+    assert step(lambda feature: feature > 0) in (10, 20, 30)
+    assert step(lambda feature: (feature > 0) != held) == 0
+    # Points without weight do not choose.
+    some = held & (jnp.arange(200) < 100)
+    assert step(lambda feature: (feature > 0) != some, weights=1.0 - some) in (10, 20, 30)
+    assert step(lambda feature: feature > 0, function=dataclasses.replace(function, held_out=0.0)) == 30
+
+
+def test_held_out_points_do_not_train():
+    function = Colander(epochs=4, checks=1, held_out=0.5)
+    outputs, labels = told_by_a_feature(lambda feature: feature > 0)
+    held = jax.random.uniform(jax.random.split(KEY, 3)[1], (200,)) < 0.5
+    some = held & (jnp.arange(200) < 20)
+    fit = lambda outputs, labels: function.fit(outputs, labels, weights=jnp.ones(200), key=KEY)
+    other = outputs._replace(hidden=jnp.where(some[:, None], 3 * outputs.hidden, outputs.hidden))
+    nets = fit(outputs, labels), fit(other, jnp.where(some & (labels == 1), 0, labels))
+    assert int(nets[0].step) == 4
+    jax.tree.map(np.testing.assert_array_equal, *nets)
 
 
 def leaked_scores(net_scores, right):

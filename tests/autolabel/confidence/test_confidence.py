@@ -29,6 +29,8 @@ SHORT = {
     "colander": c.Colander(epochs=6, checks=3),
     "colander_paper": c.Colander.paper(epochs=2, batch_size=32),
 }
+#: Their random draws have the shape of the rows, so that more rows are other draws.
+RANDOM = ["adaptive", "colander", "colander_paper", "scaling_binning"]
 
 
 def problem(seed=0, n=200, k=3, d=4, sharp=2.0):
@@ -45,16 +47,27 @@ def fitted(function, outputs, labels, weights=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SHORT if name not in ("scaling_binning", "colander_paper")])
+@pytest.mark.parametrize("name", [name for name in SHORT if name not in RANDOM])
 def test_rows_without_weight_change_nothing(name):
-    if name in ("colander", "adaptive"):
-        pytest.skip("random draws have the shape of the rows; their own tests say what weights do")
     function, (outputs, labels) = SHORT[name], problem(1, n=120)
     wrong = jnp.concatenate([labels, (labels[:60] + 1) % 3])
     more = jax.tree.map(lambda x: jnp.concatenate([x, x[:60]]), outputs)
     weights = jnp.concatenate([jnp.ones(120), jnp.zeros(60)])
     alone, masked = fitted(function, outputs, labels), fitted(function, more, wrong, weights)
     np.testing.assert_allclose(function.score(alone, outputs), function.score(masked, outputs), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", [*RANDOM, "colander_last_step"])
+def test_what_rows_without_weight_hold_changes_nothing_where_draws_have_the_shape_of_the_rows(name):
+    functions = {**SHORT, "colander_last_step": c.Colander(epochs=6, checks=1, held_out=0.0)}
+    function, (outputs, labels) = functions[name], problem(1, n=120)
+    weights = (jnp.arange(120) % 3 > 0).astype(jnp.float32)
+    other = jax.tree.map(lambda x: jnp.where(weights[:, None] > 0, x, 50 - 20 * x[::-1]), outputs)
+    wrong = jnp.where(weights > 0, labels, (labels + 1) % 3)
+    one, two = fitted(function, outputs, labels, weights), fitted(function, other, wrong, weights)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    moved = function.score(fitted(function, outputs, wrong), outputs) - function.score(one, outputs)
+    assert jnp.abs(moved).max() > 1e-3
 
 
 @pytest.mark.slow

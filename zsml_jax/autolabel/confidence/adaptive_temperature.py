@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Float, Int
 
 from zsml_jax.autolabel.confidence.confidence import usable
+from zsml_jax.autolabel.confidence.unfitted import log_odds
 from zsml_jax.autolabel.outputs import Outputs, own
 from zsml_jax.evaluate import calibrators
 from zsml_jax.typing import Array, Key, PyTree, Scalar
@@ -102,8 +103,8 @@ class AdaptiveTemperature:
         return net(layers)
 
     def score(self, fitted: TemperatureNet, outputs: Outputs) -> Float[Array, " n"]:
-        """Returns probabilities of the predicted class."""
-        return jax.nn.softmax(fitted.logits(outputs), axis=1).max(axis=1)
+        """Returns log-odds of the predicted class: low temperatures round probabilities to one, and order is lost."""
+        return log_odds(fitted.logits(outputs), outputs.predicted)
 
 
 def _largest(logits: Array, m: int) -> Array:

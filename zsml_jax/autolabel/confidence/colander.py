@@ -48,7 +48,7 @@ class ColanderNet(NamedTuple):
       second: the kernel of the last layer, ``(2 d, k)``.
       mean: what is taken off the features, ``(d,)``.
       deviation: what they are divided by, ``(d,)``.
-      thresholds: the learned ones, ``(k,)``; scoring does not use them.
+      thresholds: the learned ones, ``(k,)``, of which a shared one is the first; scoring does not use them.
       step: the step that was chosen.
     """
 
@@ -63,7 +63,7 @@ class ColanderNet(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["penalty", "alpha", "last_alpha", "learning_rate", "weight_decay", "error"],
-    meta_fields=["epochs", "batch_size", "start", "features", "decoupled", "held_out", "checks"],
+    meta_fields=["epochs", "batch_size", "start", "features", "decoupled", "held_out", "checks", "shared"],
 )
 @dataclasses.dataclass(frozen=True)
 class Colander:
@@ -84,6 +84,7 @@ class Colander:
       decoupled: whether decay is taken off the weights (AdamW) or added to the gradient (L2).
       held_out: the share of the points that choose the step; 0 takes the last step.
       checks: how often they are asked.
+      shared: whether the thresholds that are estimated in the end are one for all classes; then t is one, too.
     """
 
     penalty: Scalar = 10.0
@@ -99,6 +100,7 @@ class Colander:
     decoupled: bool = True
     held_out: float = 0.3
     checks: int = 10
+    shared: bool = False
 
     def __post_init__(self):
         if self.start not in ("classifier", "random"):
@@ -120,6 +122,7 @@ class Colander:
         epochs: int = 500,
         batch_size: int = 64,
         features: Features = "both",
+        shared: bool = False,
     ) -> "Colander":
         """Returns the settings of the paper's text: nothing of the repairs."""
         return Colander(
@@ -135,6 +138,7 @@ class Colander:
             decoupled=False,
             held_out=0.0,
             checks=1,
+            shared=shared,
         )
 
     def fit(self, outputs: Outputs, labels: Int[Array, " n"], *, weights: Float[Array, " n"], key: Key) -> ColanderNet:
@@ -242,7 +246,8 @@ class Colander:
         z, classifier, predicted, wrong, weights = batch
         net = net._replace(**part)
         scores = self._confidence(self._logits(net, z, classifier), predicted)
-        taken = weights * jax.nn.sigmoid(steepness * (scores - net.thresholds[predicted]))
+        threshold = net.thresholds[0] if self.shared else net.thresholds[predicted]
+        taken = weights * jax.nn.sigmoid(steepness * (scores - threshold))
         mass = taken.sum()
         return -mass / jnp.maximum(weights.sum(), 1e-12) + self.penalty * (taken * wrong).sum() / (mass + 1e-12)
 
@@ -258,8 +263,10 @@ class Colander:
             method="none",
             weights=held,
             min_count=0,
+            shared=self.shared,
         )
-        return found.counts.sum() / jnp.maximum(held.sum(), 1).astype(jnp.float32)
+        counted = found.counts[0] if self.shared else found.counts.sum()
+        return counted / jnp.maximum(held.sum(), 1).astype(jnp.float32)
 
 
 def _trained(net: ColanderNet) -> dict[str, Array]:
