@@ -46,7 +46,7 @@ def read_points(features: Path | None, texts: Path | None, ids: Path | None) -> 
         rows = _rows(texts, ("id", "text"))
         points = Points(tuple(row["id"] for row in rows), None, tuple(row["text"] for row in rows))
     else:
-        x = _array(features)
+        x = read_matrix(features)
         names = [str(i) for i in range(len(x))] if ids is None else [name.strip() for name in _text(ids).split("\n")]
         names = names[: len(names) - (names[-1] == "")]
         if len(names) != len(x):
@@ -57,6 +57,28 @@ def read_points(features: Path | None, texts: Path | None, ids: Path | None) -> 
         raise ValueError(f"{where}: {len(strange)} ids are empty or have a line break, such as {strange[0]!r}")
     _check_unique(points.ids, where)
     return points
+
+
+def read_matrix(path: Path | None) -> np.ndarray:
+    """Reads a ``.npy`` file of finite numbers, ``(n, d)``, in the dtype that it has.
+
+    Raises:
+      ValueError: if it holds something else, or a number that is not finite as float32.
+      FileNotFoundError: if the file is not there.
+    """
+    try:
+        # Not np.load, which also takes archives and pickles, and fails on each in its own way.
+        with _there(path).open("rb") as file:
+            x = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} must be a .npy file of numbers: {str(error).splitlines()[0]}") from error
+    if x.ndim != 2 or x.dtype.kind not in "fiu" or 0 in x.shape:
+        raise ValueError(f"{path} must hold numbers of shape (n, d), got {x.dtype} of shape {x.shape}")
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(x.astype(np.float32)).all(axis=1)
+    if bad.any():
+        raise ValueError(f"{path} must be finite as float32; {bad.sum()} rows are not, the first is row {bad.argmax()}")
+    return x
 
 
 def read_labels(path: Path, ids: Collection[str], classes: Sequence[str]) -> dict[str, str]:
@@ -134,22 +156,6 @@ def write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     table.writerow(columns)
     table.writerows(rows)
     write_atomic(path, out.getvalue())
-
-
-def _array(path: Path | None) -> np.ndarray:
-    try:
-        # Not np.load, which also takes archives and pickles, and fails on each in its own way.
-        with _there(path).open("rb") as file:
-            x = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path} must be a .npy file of numbers: {str(error).splitlines()[0]}") from error
-    if x.ndim != 2 or x.dtype.kind not in "fiu" or 0 in x.shape:
-        raise ValueError(f"{path} must hold numbers of shape (n, d), got {x.dtype} of shape {x.shape}")
-    with np.errstate(over="ignore"):
-        bad = ~np.isfinite(x.astype(np.float32)).all(axis=1)
-    if bad.any():
-        raise ValueError(f"{path} must be finite as float32; {bad.sum()} rows are not, the first is row {bad.argmax()}")
-    return x
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -249,10 +249,11 @@ def _tell_alarm(
 ) -> None:
     """Names cells that label more points rightly, paired by seed, than a score that knows which ones are right."""
     main = config.errors.index(config.main_error)
-    rightly = lambda runs: [{"rightly": run["coverage"] * (1 - run["error"])} for run in runs]
+    rightly = lambda runs: np.array([run["coverage"] * (1 - run["error"]) for run in runs])
     alarms = []
     for (objective, name), runs in cells.items():
-        _, low, _ = _difference(rightly(runs[main]), rightly(knowing[objective][main]), "rightly")
+        gained = rightly(runs[main]) - rightly(knowing[objective][main])
+        _, low, _ = share_bounds(gained.tolist(), least=-1.0)
         if low > 0:
             alarms.append(f"{name} with {objective}")
     document.text(

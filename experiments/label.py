@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """
     options = tyro.cli(Options, args=argv, description=__doc__)
     with runner.refusals():
-        x = read_features(options.features)
+        x = autolabel_files.read_matrix(options.features).astype(np.float32)
         labels, classes = read_labels(options.labels, len(x))
         votes, posterior, model = label(options, x, labels, classes)
     write(options, votes, posterior, model, labels, classes)
@@ -83,21 +83,6 @@ def label(
     balance = np.bincount(labels[labels != -1], minlength=k) + 1
     known = {} if name == "majority_vote" else {"class_balance": balance / balance.sum()}
     return np.asarray(votes), np.asarray(fit(votes, k, **known).posterior(votes)), name
-
-
-def read_features(path: Path) -> np.ndarray:
-    """Reads a matrix of floats.
-
-    Raises:
-      ValueError: if the file holds something else.
-    """
-    try:
-        x = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy file of numbers: {error}") from error
-    if x.ndim != 2 or x.dtype.kind not in "fiu":
-        raise ValueError(f"{path} must hold a matrix of numbers, got shape {x.shape} of {x.dtype}")
-    return x.astype(np.float32)
 
 
 def read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
