@@ -27,7 +27,7 @@ import tyro
 from experiments import autolabel_files, autolabel_job, runner
 from experiments.autolabel_job import Job
 from zsml_jax.autolabel import Config, tbal
-from zsml_jax.autolabel.state import TBALState
+from zsml_jax.autolabel.state import Audit, TBALState
 from zsml_jax.report import Column, Document, Table
 from zsml_jax.report.records import dumps, write_atomic
 from zsml_jax.train.checkpoint import Checkpointer
@@ -221,13 +221,35 @@ def report(
 ) -> None:
     """Writes what the auto-labels are worth."""
     counts = {source: sum(row[2] == source for row in rows) for source in ("human", "auto", "none")}
-    audit = state.audit(config)
     document = Document(job.out / "report.md", "Auto-labels", config=dataclasses.asdict(job))
     document.text(
         f"Of {len(rows):,} points {counts['human']:,} were labelled by a human and {counts['auto']:,} automatically; "
         f"{counts['none']:,} are left without a label."
     )
     document.text(" ".join(told))
+    automatic = [row for row in rows if row[2] == "auto"]
+    if automatic or verdicts:
+        _guarantee(document, job, state.audit(config), verdicts)
+    document.table(_rounds(job, state, automatic))
+    document.text(
+        f"A threshold is missing where fewer than {job.fewest} threshold points{' of the class' * job.per_class} lie "
+        "above any, or too many of these are wrong."
+    )
+    classes = Table(["class", "human labels", "auto-labels"])
+    for name in job.classes:
+        human = sum(row[1:3] == [name, "human"] for row in rows)
+        classes.add(name, human, sum(row[1] == name for row in automatic))
+    document.table(classes)
+    document.write()
+
+
+def tell(message: str) -> None:
+    """Prints a line for the person."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _guarantee(document: Document, job: Job, audit: Audit, verdicts: Collection[bool]) -> None:
+    """Writes what is certified of the auto-labels, and what the audits say of them."""
     scope = "in each class" if job.per_class else "over all classes"
     document.text(
         f"Thresholds are certified: with probability at least {1 - job.failure:g}, the rule of each round errs in at "
@@ -249,23 +271,6 @@ def report(
         )
     else:
         document.text("audit.csv is a random sample of auto-labels for a second look; nobody has filled it in yet.")
-    automatic = [row for row in rows if row[2] == "auto"]
-    document.table(_rounds(job, state, automatic))
-    document.text(
-        f"A threshold is missing where fewer than {job.fewest} threshold points{' of the class' * job.per_class} lie "
-        "above any, or too many of these are wrong."
-    )
-    classes = Table(["class", "human labels", "auto-labels"])
-    for name in job.classes:
-        human = sum(row[1:3] == [name, "human"] for row in rows)
-        classes.add(name, human, sum(row[1] == name for row in automatic))
-    document.table(classes)
-    document.write()
-
-
-def tell(message: str) -> None:
-    """Prints a line for the person."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def _rounds(job: Job, state: TBALState, automatic: Sequence[Sequence[Any]]) -> Table:

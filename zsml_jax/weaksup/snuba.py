@@ -1,8 +1,9 @@
 r"""Snuba: labelling functions chosen among many small classifiers, round by round (Varma and Ré, VLDB 2018).
 
 Each round fits classifiers of few features on those labelled examples that the functions so far leave vague; gives each
-the abstain band with the best F1; keeps the one with the best mean of its F1 on all labelled examples and of its
-Jaccard distance to what the kept ones already cover; and finds the examples that are now vague:
+the abstain band with the best F1; keeps the one with the best mean of its micro-F1 on all labelled examples, which is
+the share that it gets right, and of its Jaccard distance to what the kept ones already cover; and finds the examples
+that are now vague:
 
 .. math:: \max_y p(y | \lambda_1 \dots \lambda_m) \le \tfrac1K + \gamma, \quad \gamma = \tfrac12 - m^{-3/2}
 
