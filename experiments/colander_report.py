@@ -148,17 +148,22 @@ def tell_cells(
     )
     columns = [Column("coverage", percent=True), Column("error", percent=True, digits=2)]
     columns += [Column("violations", percent=True, digits=0)]
-    columns += [Column("published coverage", percent=True), Column("published error", percent=True)]
     published = PUBLISHED.get(config.published, {})
-    table = Table(["training", "confidence", *columns], title=f"Every cell at epsilon {config.main_error:g}")
-    for (objective, name), runs in cells.items():
+    beside = [Column(f"published {name}", percent=True) for name in ("coverage", "error") if published]
+
+    def told(objective: str, name: str) -> tuple[Any, ...]:
         error, coverage = published.get(objective, {}).get(name.removesuffix(" (paper)"), (None, None))
-        table.add(objective, name, *_row(runs[main], config.main_error), _share(coverage), _share(error))
+        return (_share(coverage), _share(error))[: len(beside)]
+
+    table = Table(["training", "confidence", *columns, *beside], title=f"Every cell at epsilon {config.main_error:g}")
+    for (objective, name), runs in cells.items():
+        table.add(objective, name, *_row(runs[main], config.main_error), *told(objective, name))
         folder.log(objective=objective, confidence=name, **_mean(runs[main]))
     for objective, runs in knowing.items():
-        table.add(objective, "true correctness", *_row(runs[main], config.main_error), None, None)
+        row = _row(runs[main], config.main_error)
+        table.add(objective, "true correctness", *row, *told(objective, "true correctness"))
     document.table(table)
-    table = Table(["method", *columns[:3]], title=f"Other ways to spend the labels, {config.objectives[0]}, softmax")
+    table = Table(["method", *columns], title=f"Other ways to spend the labels, {config.objectives[0]}, softmax")
     table.add("TBAL", *_row(cells[config.objectives[0], config.post_hoc[0]][main], config.main_error))
     for name, runs in others.items():
         table.add(name, *_row(runs[main], config.main_error))
@@ -299,7 +304,9 @@ def _tell_simulations(document: Document, config: Cells, n_classes: int) -> None
 
 def _plot(document: Document, config: Cells, cells: Mapping[tuple[str, str], Sequence[Runs]]) -> None:
     objective = config.objectives[0]
-    shown = [name for name in config.post_hoc if (objective, name) in cells][:8]
+    measured = [name for name in config.post_hoc if (objective, name) in cells]
+    shown = measured[:8]
+    of = objective if shown == measured else f"{objective}, the first eight confidence functions"
     main = config.errors.index(config.main_error)
     curves = {
         field: {
@@ -313,16 +320,16 @@ def _plot(document: Document, config: Cells, cells: Mapping[tuple[str, str], Seq
         for name in shown
     }
     figure = plot.scatter(points, xlabel="coverage (%)", ylabel="error (%)", scale=1.0, log_x=False)
-    document.figure("cells", figure, f"Error against coverage at epsilon {config.main_error:g}, {objective}")
+    document.figure("cells", figure, f"Error against coverage at epsilon {config.main_error:g}, {of}")
     if len(config.errors) == 1:
         return
     paths = {name: (curves["coverage"][name].value, curves["error"][name].value) for name in shown}
     figure = plot.paths(paths, xlabel="coverage (%)", ylabel="error (%)")
     told = ", ".join(f"{error:g}" for error in config.errors)
-    document.figure("error_by_coverage", figure, f"Error against coverage at epsilon {told}, {objective}")
+    document.figure("error_by_coverage", figure, f"Error against coverage at epsilon {told}, {of}")
     for field, bands in curves.items():
         figure = plot.lines(config.errors, bands, xlabel="epsilon", ylabel=f"{field} (%)", log_x=True)
-        document.figure(f"{field}_by_epsilon", figure, f"{field.capitalize()} of auto-labels, {objective}")
+        document.figure(f"{field}_by_epsilon", figure, f"{field.capitalize()} of auto-labels, {of}")
 
 
 def _row(runs: Runs, error: float) -> tuple[Any, Any, float]:
