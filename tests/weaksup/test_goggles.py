@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn.mixture import GaussianMixture
 
 from tests.weaksup.partly import KEY, blobs
@@ -22,6 +23,27 @@ def test_free_gaussians_are_scikit_learns():
     peer.fit(np.asarray(x, np.float64))
     assert float(ours.log_likelihood[-1]) == pytest.approx(peer.score(np.asarray(x, np.float64)), abs=0.02)
     assert (np.diff(ours.log_likelihood) > -1e-4).all()
+
+
+def test_densities_and_variances_of_narrow_components_are_numpys_in_float64():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 500)
+    x = (rng.uniform(size=(3, 100))[truth] + 3e-3 * rng.normal(size=(500, 100))).astype(np.float32)
+    start = jax.nn.one_hot(jnp.asarray(truth), 3)
+    found = mixtures.fit_gaussians(jnp.asarray(x), start, clamped=jnp.ones(500, bool), steps=1, floor=0.0).mixture
+    wide = x.astype(float)
+    np.testing.assert_allclose(found.variances, [wide[truth == c].var(axis=0) for c in range(3)], rtol=1e-4)
+    means, deviations = np.asarray(found.means, float), np.sqrt(np.asarray(found.variances, float))
+    expected = scipy.stats.norm.logpdf(wide[:, None], means, deviations).sum(axis=2) + np.asarray(found.log_weights)
+    np.testing.assert_allclose(found.log_joint(jnp.asarray(x)), expected, rtol=2e-5)
+
+
+def test_narrow_clusters_far_from_zero_are_those_near_it():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 200)
+    x = (1000 + 0.5 * rng.uniform(size=(3, 5))[truth] + 0.02 * rng.normal(size=(200, 5))).astype(np.float32)
+    near, far = (kmeans.assignments(jnp.asarray(points), 3, key=KEY) for points in (x - 1000, x))
+    np.testing.assert_array_equal(near, far)
 
 
 def test_clamped_examples_keep_their_class_in_every_step():

@@ -22,6 +22,8 @@ def assignments(
       restarts: of which the one with the least squared distance is taken.
       steps: of Lloyd's iteration.
     """
+    # Far from zero, float32 loses what sets the examples apart.
+    x = x - x.mean(axis=0)
 
     def squares(centres: Array) -> Array:
         inner = jnp.dot(x, centres.T, precision="highest")

@@ -27,12 +27,11 @@ class Gaussians:
 
     def log_joint(self, x: Float[Array, "n p"]) -> Float[Array, "n k"]:
         """Returns the log-density of each example together with each component, nats."""
-        # Squares about the mean of all components, lest their difference be lost in float32.
         means, variances = jnp.asarray(self.means), jnp.asarray(self.variances)
-        centre = means.mean(axis=0)
-        x, means = x - centre, means - centre
-        squares = _product(x**2, (1 / variances).T) - 2 * _product(x, (means / variances).T)
-        squares += (means**2 / variances).sum(axis=1)
+        # Of the differences themselves: as a product of matrices the squares of narrow components are lost in float32.
+        squares = jax.vmap(lambda mean, variance: ((x - mean) ** 2 / variance).sum(axis=1), out_axes=1)(
+            means, variances
+        )
         return jnp.asarray(self.log_weights) - 0.5 * (squares + jnp.log(2 * jnp.pi * variances).sum(axis=1))
 
 
@@ -86,9 +85,8 @@ def fit_gaussians(
     def maximize(r: Array) -> Gaussians:
         size = r.sum(axis=0)[:, None] + 1e-10
         means = _product(r.T, x) / size
-        centre = means.mean(axis=0)
-        squares = _product(r.T, (x - centre) ** 2) / size
-        variances = jnp.maximum(squares - (means - centre) ** 2, 0) + floor
+        squares = jax.vmap(lambda own, mean: (own[:, None] * (x - mean) ** 2).sum(axis=0))(r.T, means)
+        variances = squares / size + floor
         return Gaussians(jnp.log(size[:, 0] / size.sum()), means, variances)
 
     return _em(x, start, clamped, maximize, steps)
