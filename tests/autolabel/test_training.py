@@ -128,8 +128,9 @@ def test_entropy_takes_the_smallest_margins_of_two_classes():
     assert sorted(rows.tolist()) == [1, 3]
 
 
-def test_coreset_takes_the_farthest_point_again_and_again():
-    hidden = np.array([[0.0], [1.0], [10.0], [6.0], [9.5]])
+@pytest.mark.parametrize("offset", [0.0, 10_000.0])
+def test_coreset_takes_the_farthest_point_again_and_again(offset):
+    hidden = offset + np.array([[0.0], [1.0], [10.0], [6.0], [9.5]])
     labelled = (jnp.array([0]), jnp.int32(1))
     available = jnp.array([False, True, True, True, True])
     rows, there = queries.select("coreset", outputs_of([0.5] * 5, hidden), available, labelled, 3, key=KEY)

@@ -70,8 +70,7 @@ def _first(wanted: Float[Array, " n"], available: Array, count: int) -> tuple[Ar
 
 
 def _farthest(hidden: Array, available: Array, labelled: tuple, count: int, draws: Array) -> tuple[Array, Array]:
-    squares = (hidden**2).sum(axis=1)
-    away = lambda row: jnp.maximum(squares + squares[row] - 2 * hidden @ hidden[row], 0.0)
+    away = lambda row: ((hidden - hidden[row]) ** 2).sum(axis=1)
     rows, known = labelled
     # Without any labelled point all are equally far, and the first is drawn at random.
     far = jnp.finfo(hidden.dtype).max * (0.5 + draws.astype(hidden.dtype) / 2)
