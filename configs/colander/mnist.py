@@ -3,8 +3,8 @@
     python -m experiments.colander mnist --data-dir ../shared/data/tfds
 
 It takes two and a half hours of one core. At epsilon 5 % coverage is 76.4 % with cross-entropy and the softmax and
-74.7 % with Colander, 81.5 % and 80.5 % with squentropy; with none of five ways of training can the difference be told from
-zero over five seeds (docs/methods/colander.md). Published figures are those of mnist_paper.
+74.7 % with Colander, 81.5 % and 80.5 % with squentropy; with none of five ways of training can the difference be told
+from zero over five seeds (docs/methods/colander.md). Published figures are those of mnist_paper.
 """
 
 from experiments.colander_config import Cells
