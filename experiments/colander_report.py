@@ -152,8 +152,10 @@ def tell_cells(
     beside = [Column(f"published {name}", percent=True) for name in ("coverage", "error") if published]
 
     def told(objective: str, name: str) -> tuple[Any, ...]:
+        if not published:
+            return ()
         error, coverage = published.get(objective, {}).get(name.removesuffix(" (paper)"), (None, None))
-        return (_share(coverage), _share(error))[: len(beside)]
+        return _share(coverage), _share(error)
 
     table = Table(["training", "confidence", *columns, *beside], title=f"Every cell at epsilon {config.main_error:g}")
     for (objective, name), runs in cells.items():
